@@ -1,0 +1,67 @@
+# make run     sets up and runs the quickstart study        make test    sets up and runs every check
+# Needs Python 3.11 or 3.12, a C compiler and make; another interpreter: make PYTHON=python3.12 ...
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The first interpreter that answers with a version that study runs on.
+PYTHON ?= $(shell for each in python3.11 python3.12 python3; do $$each -c 'import sys; \
+  sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$each && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+FILE ?= search_spaces/quickstart.yaml
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help setup run test lint types floors unit ray e2e bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv with the exact versions of requirements.lock
+
+$(STAMP): pyproject.toml requirements.lock
+	@[ -n "$(PYTHON)" ] || { echo "setup: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 setup" >&2; exit 3; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	  f"{sys.executable} is Python {v[0]}.{v[1]}; study needs 3.11 or 3.12 (make PYTHON=python3.11 setup)")'
+	@echo "setup: installing requirements.lock into $(VENV) (some minutes the first time)" >&2
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+run: setup  ## Run a study: make run [FILE=search_spaces/quickstart.yaml]
+	$(BIN)/study run $(FILE)
+
+test: lint types floors unit  ## Everything that must hold before a change goes in
+	$(PYTEST) -q -m ray
+	$(PYTEST) -q -m e2e
+
+lint: setup  ## Style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## Static types
+	$(BIN)/mypy
+
+floors: setup  ## Imports only go down
+	$(BIN)/lint-imports --no-logo
+
+unit: setup  ## Quick tests: no Ray, no whole studies
+	$(PYTEST) -q -n 2 -m "not ray and not e2e and not gpu"
+
+ray: setup  ## Tests on a local Ray cluster
+	$(PYTEST) -q -m ray
+
+e2e: setup  ## Whole studies through the command line
+	$(PYTEST) -q -m e2e
+
+bench: setup  ## Speed, as ratios within one run
+	$(PYTEST) -q -s tests/bench/bench_*.py
+
+clean:  ## Remove the environment and all caches; keeps data/ and studies/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find study tests -name __pycache__ -type d -prune -exec rm -rf {} +
