@@ -1,0 +1,225 @@
+"""Verbs and options. Only typer and the standard library are imported up here, so that help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from study.cli.invocation import INVOCATION, exit_with
+from study.errors import EXIT_BAD_INPUT
+
+EPILOG: Final = """\b
+Examples:
+  study doctor search_spaces/quickstart.yaml      is everything here that the study needs?
+  study run search_spaces/quickstart.yaml         prepare, search, confirm
+  study run my.yaml --set search.trials=40        the same file, a larger budget
+  study resume quickstart                         go on where it stopped
+  study best quickstart --yaml > best.yaml        the best configuration as a study file
+  study status quickstart --json                  where it stands, for scripts
+
+\b
+Exit codes: 0 done, 1 failed, 2 bad input, 3 something missing on this machine, 130 interrupted."""
+
+app = typer.Typer(
+    name="study",
+    help="Distributed hyperparameter studies for ordinal, imbalanced, multi-source medical images.",
+    epilog=EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _remember_debug(value: bool) -> bool:
+    INVOCATION.debug = INVOCATION.debug or value
+    return value
+
+
+def _remember_storage(value: str) -> str:
+    INVOCATION.storage = value
+    return value
+
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file (YAML).", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study.", show_default=False)]
+Storage = Annotated[
+    str, typer.Option("--storage", metavar="ROOT", help="Directory in which studies live.", callback=_remember_storage)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a value of the study file; repeatable.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks.", callback=_remember_debug, is_eager=True, show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+STORAGE: Final = "studies"
+
+
+@app.command()
+def prepare(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = Path("study.yaml"),
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the tables, show the counts, write nothing.")
+    ] = False,
+    overrides: Overrides = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Make the dataset of a study file: crop, scale, pseudonymise, split; what exists is kept."""
+    from study.cli.preparing import prepare_file
+
+    prepare_file(file, overrides=overrides or (), dry_run=dry_run)
+
+
+@app.command()
+def run(file: File, *, overrides: Overrides = None, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """Run a study file: prepare, search, confirm. An existing study goes on where it stopped."""
+    from study.cli.running import run_file
+
+    run_file(file, storage=storage, overrides=overrides or ())
+
+
+@app.command()
+def resume(name: Name, *, overrides: Overrides = None, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """Go on with a study; --set may make its budget larger (search.trials, confirm.*, resources.*)."""
+    from study.cli.running import resume_study
+
+    resume_study(name, storage=storage, overrides=overrides or ())
+
+
+@app.command()
+def confirm(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """Repeat the best trials of a finished search with several seeds and read the test split."""
+    from study.cli.running import confirm_study
+
+    confirm_study(name, storage=storage)
+
+
+@app.command()
+def status(name: Name, *, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """Show where a study stands: its trials, what runs, the best so far."""
+    from study.cli.showing import show_status
+
+    show_status(name, storage=storage, as_json=json)
+
+
+@app.command("list")
+def list_studies(*, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """List the studies with their states."""
+    from study.cli.showing import show_list
+
+    show_list(storage)
+
+
+@app.command()
+def best(
+    name: Name,
+    *,
+    top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="How many; 5, with --yaml 1.")] = None,
+    json: Json = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print study files to standard output.")] = False,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Show the best trials, or print them as JSON or as study files that can be run."""
+    from study.cli.best import show_best
+
+    if json and yaml:
+        raise typer.BadParameter("choose one of --json and --yaml")
+    show_best(name, storage=storage, top=top, form="json" if json else "yaml" if yaml else "table")
+
+
+@app.command()
+def logs(
+    name: Name,
+    *,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="Lines from the end.")] = 50,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Print the end of a study's log to standard output."""
+    from study.cli.showing import show_logs
+
+    show_logs(name, storage=storage, lines=lines)
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = None,
+    *,
+    overrides: Overrides = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Check this machine, its services and, when named, a study file with its data; every fault with its fix."""
+    from study.cli.showing import show_doctor
+
+    raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or ()))
+
+
+def _not_yet(verb: str) -> NoReturn:
+    typer.echo(f"study {verb}: not available yet", err=True)
+    raise typer.Exit(EXIT_BAD_INPUT)
+
+
+_ANY: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command(context_settings=_ANY)
+def submit() -> None:
+    """Send a study to a Ray cluster and come back (not available yet)."""
+    _not_yet("submit")
+
+
+@app.command(context_settings=_ANY)
+def stop() -> None:
+    """Ask a running study to save and stop (not available yet)."""
+    _not_yet("stop")
+
+
+@app.command(context_settings=_ANY)
+def evaluate() -> None:
+    """Read the test split with a trained network (not available yet)."""
+    _not_yet("evaluate")
+
+
+@app.command(context_settings=_ANY)
+def predict() -> None:
+    """Write predictions for other images (not available yet)."""
+    _not_yet("predict")
+
+
+@app.command(context_settings=_ANY)
+def explain() -> None:
+    """Draw where a network looks (not available yet)."""
+    _not_yet("explain")
+
+
+@app.command(context_settings=_ANY)
+def report() -> None:
+    """Write a study's report as a page (not available yet)."""
+    _not_yet("report")
+
+
+@app.command(context_settings=_ANY)
+def export() -> None:
+    """Write a trained network for use elsewhere (not available yet)."""
+    _not_yet("export")
+
+
+@app.command(context_settings=_ANY)
+def compare() -> None:
+    """Compare studies with one another (not available yet)."""
+    _not_yet("compare")
+
+
+def main() -> NoReturn:
+    """The program: runs a verb; every error becomes a line and an exit code."""
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 - the last place that can tell the user
+        sys.exit(exit_with(error))
+    sys.exit(0)

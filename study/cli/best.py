@@ -1,0 +1,107 @@
+"""The verb best: which trials are best, as MLflow and the ledger know them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
+
+import typer
+
+from study.cli.folders import STUDY_FILE, storage_root, stored_config, study_directory, tracking_uri
+from study.cli.invocation import program, storage_option
+from study.cli.showing import print_json, read_study, table_width, trial_record
+from study.errors import EnvironmentFault, InputError, StudyError
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from study.types import StudyResult, TrialRow
+
+DEFAULT_TOP: Final = 5
+
+
+def show_best(name: str, *, storage: str, top: int | None, form: Literal["table", "json", "yaml"]) -> None:
+    """The best complete trials of a study.
+
+    Values and states come from the ledger, the runs and the metrics of further seeds from MLflow. Without the study's
+    directory, MLflow alone answers, if ``MLFLOW_TRACKING_URI`` names a server; without MLflow, the ledger does.
+
+    Raises:
+        InputError: there is no such study.
+        StudyError: a study file was asked for and no trial is complete.
+    """
+    from study.console.tables import trials_table
+
+    config, result = _read(name, storage)
+    rows = result.rows[: top or (1 if form == "yaml" else DEFAULT_TOP)]
+    if form == "json":
+        print_json([trial_record(row) for row in rows])
+    elif form == "yaml":
+        _print_yaml(rows, config)
+    elif not rows:
+        typer.echo(f"no trial of study {name} is complete", err=True)
+    else:
+        typer.echo(trials_table(replace(result, rows=rows), width=table_width()), err=True)
+        typer.echo(f"\nas a study file: {program()} best {name}{storage_option(storage)} --yaml", err=True)
+
+
+def _read(name: str, storage: str) -> "tuple[StudyConfig, StudyResult]":
+    """The study with its complete trials only, best first."""
+    from study.report.ranking import ranked
+
+    if not (storage_root(storage) / name / STUDY_FILE).exists() and os.environ.get("MLFLOW_TRACKING_URI"):
+        return _from_mlflow(name)
+    directory = study_directory(name, storage)
+    config = stored_config(directory)
+    result = read_study(config, directory)
+    rows = [row for row in ranked(result) if row.state == "complete"]
+    return config, replace(result, rows=tuple(_with_runs(rows, tracking_uri(directory), config.study)))
+
+
+def _from_mlflow(name: str) -> "tuple[StudyConfig, StudyResult]":
+    from study.config import StudyConfig
+    from study.config.yamlfile import read_yaml
+    from study.tracking import best_rows, study_config_text
+    from study.types import StudyResult
+
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    rows = tuple(best_rows(uri, name))
+    config = StudyConfig.model_validate(read_yaml(study_config_text(uri, name), name=f"study {name}").value)
+    search = config.search
+    metric, mode = (search.metric, search.mode) if search else ("val/auroc_macro", "max")
+    return config, StudyResult(study=name, state="interrupted", metric=metric, mode=mode, rows=rows)
+
+
+def _with_runs(rows: "list[TrialRow]", uri: str, study: str) -> "list[TrialRow]":
+    """The rows with what MLflow adds: its runs, all seeds, the metrics on the test split."""
+    from study.tracking import best_rows
+
+    if not rows:
+        return rows
+    try:
+        known = {row.trial: row for row in best_rows(uri, study)}
+    except (EnvironmentFault, InputError) as error:
+        typer.echo(f"warning: {error.message}; the ledger alone answers", err=True)
+        return rows
+    return [_merged(row, known[row.trial]) if row.trial in known else row for row in rows]
+
+
+def _merged(row: "TrialRow", mirror: "TrialRow") -> "TrialRow":
+    metrics = {**mirror.metrics, **row.metrics}
+    return replace(row, metrics=metrics, seeds=mirror.seeds, mlflow_run_ids=mirror.mlflow_run_ids)
+
+
+def _print_yaml(rows: "Sequence[TrialRow]", config: "StudyConfig") -> None:
+    from study.config import config_yaml, without_search
+    from study.report.words import number
+
+    if not rows:
+        raise StudyError(f"no trial of study {config.study!r} is complete", f"{program()} status {config.study}")
+    for place, row in enumerate(rows):
+        fixed = without_search(config, row.params).model_dump(mode="json")
+        fixed["study"] = f"{config.study[:50]}-trial-{row.trial}"
+        if place:
+            typer.echo("---")
+        typer.echo(
+            f"# Trial {row.trial} of study {config.study}: {config.metric} {number(row.value)} at its best epoch."
+        )
+        typer.echo(config_yaml(type(config).model_validate(fixed)), nl=False)

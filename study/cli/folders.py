@@ -1,0 +1,179 @@
+"""Study directories: finding one by its name, and what may change when a study goes on."""
+
+import contextlib
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from study.cli.invocation import program, storage_option
+from study.errors import InputError
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from study.console import Places
+    from study.ledger import Ledger
+    from study.types import TrialRow
+
+STUDY_FILE: Final = "study.yaml"
+
+
+def storage_root(storage: str) -> Path:
+    """The directory in which studies live.
+
+    Raises:
+        InputError: it is an URI, or a file.
+    """
+    if "://" in storage:
+        raise InputError(f"--storage {storage}: URIs are not available yet; expected a directory", "name a directory")
+    root = Path(storage)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--storage {storage}: a file; expected a directory", "name a directory")
+    return root
+
+
+def study_names(storage: str) -> list[str]:
+    """Names of the studies in a storage directory, sorted; a directory counts when it holds a study file."""
+    root = storage_root(storage)
+    return sorted(path.parent.name for path in root.glob(f"*/{STUDY_FILE}")) if root.is_dir() else []
+
+
+def study_directory(name: str, storage: str) -> Path:
+    """The directory of an existing study.
+
+    Raises:
+        InputError: there is none of that name; the fix gives the nearest names.
+    """
+    names = study_names(storage)
+    if name in names:
+        return storage_root(storage) / name
+    if Path(name).suffix in (".yaml", ".yml"):
+        raise InputError(f"{name!r} is a file; expected the name of a study", f"`{program()} run {name}` runs a file")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        fix = f"did you mean {' or '.join(near)}?"
+    elif names:
+        fix = f"`{program()} list{storage_option(storage)}` shows the {len(names)} that are there"
+    else:
+        fix = f"start one: {program()} run search_spaces/quickstart.yaml"
+    raise InputError(f"no study is called {name!r} in {storage}", fix)
+
+
+def stored_config(directory: Path, overrides: Sequence[str] = ()) -> "StudyConfig":
+    """The resolved study file of an existing study, with overrides.
+
+    Raises:
+        ConfigError: the overrides have faults, or somebody has edited the file.
+    """
+    from study.config import load_config
+
+    return load_config(directory / STUDY_FILE, overrides)
+
+
+def store_config(directory: Path, config: "StudyConfig") -> None:
+    """Write the resolved study file, as a whole; call while holding the study's lock."""
+    from study.config import config_yaml
+
+    partial = directory / f".{STUDY_FILE}.{os.getpid()}"
+    partial.write_text(config_yaml(config), encoding="utf-8")
+    partial.replace(directory / STUDY_FILE)
+
+
+def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str) -> None:
+    """A study goes on with its own configuration; only its budget may change, and its trials only grow.
+
+    Raises:
+        InputError: something else changed; the message lists every path with both values, the fix both ways out.
+    """
+    from study.config import changed_paths, is_budget
+
+    resume = f"`{program()} resume {old.study}{storage_option(storage)}`"
+    paths = changed_paths(old, new)
+    other = [path for path in paths if not is_budget(path)]
+    if other:
+        before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+        lines = "".join(f"\n  {path}: {_value(before, path)} -> {_value(after, path)}" for path in other)
+        raise InputError(
+            f"study {old.study!r} exists with another configuration:{lines}",
+            f"{resume} goes on with the first one, --set study=NAME starts another study with the second "
+            "(search.trials, confirm and resources may change)",
+        )
+    if "search.trials" in paths and old.search and new.search and new.search.trials < old.search.trials:
+        raise InputError(
+            f"search.trials: {new.search.trials}; expected at least {old.search.trials}, the budget of {old.study!r}",
+            f"{resume} goes on with {old.search.trials}",
+        )
+
+
+def known_rows(config: "StudyConfig", directory: Path) -> "list[TrialRow]":
+    """The trials that the ledger of a study holds; none when it has not begun.
+
+    Raises:
+        EnvironmentFault: the database does not answer.
+    """
+    ledger = open_ledger(config, directory)
+    if ledger is None:
+        return []
+    with contextlib.closing(ledger):
+        return list(ledger.rows())
+
+
+def open_ledger(config: "StudyConfig", directory: Path) -> "Ledger | None":
+    """The ledger for looking on; ``None`` when the study has not begun.
+
+    Raises:
+        EnvironmentFault: the database does not answer.
+    """
+    from study.ledger import Ledger
+
+    url = ledger_url(directory)
+    if "STUDY_LEDGER_URL" not in os.environ and not (directory / "ledger.db").exists():
+        return None
+    try:
+        return Ledger.open(url, config=config, read_only=True)
+    except InputError:
+        return None
+
+
+def tracking_uri(directory: Path) -> str:
+    """Where MLflow keeps the study: ``MLFLOW_TRACKING_URI``, else a file in the study directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{directory.resolve() / 'mlflow.db'}"
+
+
+def ledger_url(directory: Path) -> str:
+    """Where the ledger is: ``STUDY_LEDGER_URL``, else a file in the study directory."""
+    from study.ledger import default_url
+
+    return os.environ.get("STUDY_LEDGER_URL") or default_url(directory)
+
+
+def places(directory: Path, *, storage: str) -> "Places":
+    """Where the parts of a study lie, in words that can be copied."""
+    from study.console import Places
+
+    figure = directory / "report" / "search.png"
+    return Places(
+        directory=str(directory),
+        ledger=ledger_url(directory),
+        mlflow_uri=tracking_uri(directory),
+        log=str(directory / "study.log"),
+        figure=str(figure) if figure.exists() else "",
+        program=program(),
+        mlflow=program("mlflow"),
+        options=storage_option(storage),
+    )
+
+
+def _value(tree: object, path: str) -> str:
+    """The value at a dotted path, short; ``absent`` when there is none."""
+    value = tree
+    for key in path.split("."):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return "absent"
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,101 @@
+"""The verb prepare."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from study.cli.invocation import INVOCATION, program
+from study.errors import InterruptedStudy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.config import StudyConfig
+
+
+def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool) -> None:
+    """Make the dataset of a study file, or with ``dry_run`` only count what it would hold.
+
+    Raises:
+        ConfigError: the file has faults, or its data cannot be read.
+        InterruptedStudy: stopped by a signal; what is done stays.
+    """
+    from study.config import check_study_file, raise_faults
+    from study.distributed.preflight import data_faults
+
+    partial, faults = check_study_file(file, overrides)
+    raise_faults(file, [*faults, *(data_faults(partial.data) if partial.data else [])])
+    assert partial.config is not None  # noqa: S101 - no faults, so there is one
+    if dry_run:
+        typer.echo(planned_text(partial.config), err=True)
+        return
+    _prepare(partial.config, file)
+
+
+def _prepare(config: "StudyConfig", file: Path) -> None:
+    from study.console import Board, make_view, quiet_terminal, run_until_done
+    from study.distributed.preparing import plan_preparation
+
+    if plan_preparation(config.data).is_complete:
+        typer.echo(f"nothing to do, {config.data.prepared} is complete\n\n{prepared_text(config)}", err=True)
+        return
+    log = Path(f"{config.data.prepared.rstrip('/')}.log")
+    INVOCATION.log = log
+    board = Board(study=config.study, metric="", mode="max", log=str(log))
+    with quiet_terminal(log) as terminal, make_view(terminal, board) as view:
+
+        def work(stop: threading.Event) -> None:
+            from study.distributed.cluster import connected
+            from study.distributed.tuner import prepare_if_needed
+
+            with connected():
+                prepare_if_needed(config, observe=view.observe, stop=stop)
+
+        try:
+            run_until_done(work, note=view.note)
+        except InterruptedStudy as error:
+            raise InterruptedStudy(error.message, f"{program()} prepare {file}") from error
+    typer.echo(f"prepared: {config.data.prepared}\n\n{prepared_text(config)}", err=True)
+
+
+def planned_text(config: "StudyConfig") -> str:
+    """What the tables promise: patients and images by source, split and class; no pixels are read."""
+    from study.distributed.preparing import manifest_for
+
+    manifest = manifest_for(config.data)
+    is_kept = manifest["drop_reason"].fillna("") == ""
+    return _counts_text(config, manifest, is_kept=is_kept)
+
+
+def prepared_text(config: "StudyConfig") -> str:
+    """What the prepared dataset holds, and what was dropped or lies in quarantine, by reason."""
+    from study.data.shards import read_manifest
+
+    manifest = read_manifest(Path(config.data.prepared))
+    is_kept = manifest["label"].notna() & (manifest["shard"].fillna("") != "")
+    return _counts_text(config, manifest, is_kept=is_kept)
+
+
+def _counts_text(config: "StudyConfig", manifest: "pd.DataFrame", *, is_kept: "pd.Series[bool]") -> str:
+    from study.data.labels import class_names
+
+    classes = class_names(config.data.labels.task)
+    lines = [("source", "split", "patients", "images", *classes)]
+    for source, rows in manifest[is_kept].groupby("source", sort=False):
+        for split in ("train", "val", "test"):
+            part = rows[rows["split"] == split]
+            counts = [str(int((part["label"] == label).sum())) for label in range(len(classes))]
+            lines.append((str(source), split, str(part["patient_id"].nunique()), str(len(part)), *counts))
+    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ["  ".join(_aligned(line, sizes)).rstrip() for line in lines]
+    dropped = manifest.loc[manifest["drop_reason"].fillna("") != "", "drop_reason"].value_counts()
+    return "\n".join([*aligned, *(f"dropped: {count} ({reason})" for reason, count in dropped.items())])
+
+
+def _aligned(line: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    return [
+        cell.ljust(size) if i < 2 else cell.rjust(size) for i, (cell, size) in enumerate(zip(line, sizes, strict=True))
+    ]

@@ -1,0 +1,155 @@
+"""The verbs that train: run, resume, confirm."""
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from study.cli.folders import (
+    STUDY_FILE,
+    check_same_study,
+    known_rows,
+    ledger_url,
+    places,
+    storage_root,
+    store_config,
+    stored_config,
+    study_directory,
+    tracking_uri,
+)
+from study.cli.invocation import INVOCATION, program, storage_option
+from study.errors import InputError, InterruptedStudy
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from study.console import Board, View
+    from study.types import StudyResult
+
+
+def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
+    """Run a study file; an existing study of the same name and configuration goes on.
+
+    Raises:
+        ConfigError: the file has faults, alone or against this machine and its data.
+        InputError: a study of that name has another configuration, or is running.
+    """
+    from study.config import check_study_file, load_config
+
+    partial, _ = check_study_file(file, overrides)
+    directory = storage_root(storage) / (partial.study or "")
+    is_known = partial.config is not None and (directory / STUDY_FILE).exists()
+    if is_known and known_rows(stored_config(directory), directory):
+        config = load_config(file, overrides)
+        check_same_study(stored_config(directory), config, storage=storage)
+    else:
+        config = _checked(file, overrides)
+    _run(config, storage_root(storage) / config.study, storage=storage)
+
+
+def resume_study(name: str, *, storage: str, overrides: Sequence[str]) -> None:
+    """Go on with a study, with a larger budget when overrides say so.
+
+    Raises:
+        InputError: there is no such study, or the overrides change more than its budget.
+    """
+    directory = study_directory(name, storage)
+    config = stored_config(directory, overrides)
+    check_same_study(stored_config(directory), config, storage=storage)
+    _run(config, directory, storage=storage)
+
+
+def confirm_study(name: str, *, storage: str) -> None:
+    """Confirm a study whose search is over, with the defaults when its file says nothing about it.
+
+    Raises:
+        InputError: there is no such study, or its search is not over.
+    """
+    directory = study_directory(name, storage)
+    config = stored_config(directory)
+    if config.confirm is None:
+        top = {} if config.search is None else {"top": min(2, config.search.trials)}
+        config = type(config).model_validate({**config.model_dump(mode="json"), "confirm": top})
+    finished = sum(row.state in ("complete", "pruned", "failed") for row in known_rows(config, directory))
+    planned = config.search.trials if config.search else 1
+    if finished < planned:
+        raise InputError(
+            f"the search of study {name!r} is not over: {finished} of {planned} trials are finished",
+            f"{program()} resume {name}{storage_option(storage)}",
+        )
+    _run(config, directory, storage=storage)
+
+
+def _checked(file: Path, overrides: Sequence[str]) -> "StudyConfig":
+    """The study file, after all its faults, alone and against data and machine, could be told at once."""
+    from study.config import check_study_file, load_config, raise_faults
+    from study.distributed.cluster import expected_capacity
+    from study.distributed.preflight import check_world
+
+    partial, faults = check_study_file(file, overrides)
+    faults += check_world(partial, available=expected_capacity())
+    raise_faults(file, faults, places=partial.places)
+    for warning in partial.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return load_config(file, overrides)
+
+
+def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:
+    """Drive the study in this process, the only one that may; then print the closing tables."""
+    from study.console import closing_text
+    from study.ledger import lock_study
+
+    INVOCATION.log = directory / "study.log"
+    with lock_study(directory):
+        store_config(directory, config)
+        result = _drive(config, directory, storage=storage)
+    if not result.did_work:
+        typer.echo(f"study {config.study} is done; nothing is left to run\n", err=True)
+    width = max(80, min(140, shutil.get_terminal_size((100, 24)).columns))
+    typer.echo(f"\n{closing_text(result, places(directory, storage=storage), width=width)}", err=True)
+
+
+def _drive(config: "StudyConfig", directory: Path, *, storage: str) -> "StudyResult":
+    from study.console import make_view, quiet_terminal, run_until_done
+
+    board = _board(config, directory)
+    with quiet_terminal(directory / "study.log") as terminal, make_view(terminal, board) as view:
+        try:
+            return run_until_done(lambda stop: _work(config, directory, view=view, stop=stop), note=view.note)
+        except InterruptedStudy as error:
+            command = f"{program()} resume {config.study}{storage_option(storage)}"
+            raise InterruptedStudy(error.message, command) from error
+
+
+def _work(config: "StudyConfig", directory: Path, *, view: "View", stop: threading.Event) -> "StudyResult":
+    """What happens in the worker thread; the heavy imports happen here too, while the view is up."""
+    from study.distributed.tuner import run_study
+    from study.report import write_search_figure, write_search_table
+
+    result = run_study(
+        config,
+        study_dir=directory,
+        ledger_url=ledger_url(directory),
+        tracking_uri=tracking_uri(directory),
+        observe=view.observe,
+        stop=stop,
+    )
+    write_search_table(result, directory / "report" / "search.csv")
+    write_search_figure(result, directory / "report" / "search.png")
+    return result
+
+
+def _board(config: "StudyConfig", directory: Path) -> "Board":
+    from study.console import Board
+
+    return Board(
+        study=config.study,
+        metric=config.metric,
+        mode=config.mode,
+        trials_planned=config.num_trials,
+        epochs=config.train.epochs,
+        log=str(directory / "study.log"),
+        rows=tuple(known_rows(config, directory)),
+    )

@@ -1,0 +1,80 @@
+"""The study file: every knob, default and check.
+
+``load_config`` reads a file and stops with all its faults; ``check_study_file`` gives what is valid beside the faults,
+so that others can add theirs before ``raise_faults`` stops with all of them at once.
+"""
+
+from study.config.changes import apply_params, changed_paths, config_yaml, is_budget, without_search
+from study.config.faults import raise_faults
+from study.config.load import PartialStudy, check_study_file, config_warnings, load_config
+from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
+from study.config.paths import settable_paths
+from study.config.schema import (
+    AugmentConfig,
+    ConfirmConfig,
+    CornConfig,
+    CrossEntropyConfig,
+    DataConfig,
+    EmdConfig,
+    FocalConfig,
+    LabelsConfig,
+    LossConfig,
+    MiasSource,
+    ModelConfig,
+    OptimConfig,
+    PhantomSource,
+    PrunerConfig,
+    ResourcesConfig,
+    SamplerConfig,
+    SearchConfig,
+    SharesConfig,
+    Source,
+    SplitConfig,
+    SplitsConfig,
+    StudyConfig,
+    TableSource,
+    TrainConfig,
+)
+from study.space import Fault
+
+__all__ = [
+    "CLASS_NAMES",
+    "METRIC_MODE",
+    "AugmentConfig",
+    "ConfirmConfig",
+    "CornConfig",
+    "CrossEntropyConfig",
+    "DataConfig",
+    "EmdConfig",
+    "Fault",
+    "FocalConfig",
+    "LabelsConfig",
+    "LossConfig",
+    "MiasSource",
+    "ModelConfig",
+    "OptimConfig",
+    "PartialStudy",
+    "PhantomSource",
+    "PrunerConfig",
+    "ResourcesConfig",
+    "SamplerConfig",
+    "SearchConfig",
+    "SharesConfig",
+    "Source",
+    "SplitConfig",
+    "SplitsConfig",
+    "StudyConfig",
+    "TableSource",
+    "TrainConfig",
+    "apply_params",
+    "changed_paths",
+    "check_study_file",
+    "config_warnings",
+    "config_yaml",
+    "is_budget",
+    "load_config",
+    "mode_of",
+    "raise_faults",
+    "settable_paths",
+    "without_search",
+]

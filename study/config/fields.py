@@ -1,0 +1,105 @@
+"""Kinds of values in the study file: bounds and forms that several fields share, with what was expected in words."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from study.config.names import SEGMENT_COLUMNS
+from study.space import SearchSpace, check_space
+from study.space.spelling import hint, show
+
+
+def expected(text: str) -> PydanticCustomError:
+    """A fault of one field in our own words; ``text`` says what was expected."""
+    return PydanticCustomError("expected", "{text}", {"text": text})
+
+
+def said(text: str) -> PydanticCustomError:
+    """A fault of one field whose whole message is ``text``."""
+    return PydanticCustomError("said", "{text}", {"text": text})
+
+
+def _as_slug(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+        return text
+    raise expected("1 to 64 letters, digits, '-' or '_', the first a letter or digit")
+
+
+def _as_short_slug(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text):
+        return text
+    raise expected("1 to 32 letters, digits, '-' or '_', the first a letter or digit")
+
+
+def _as_text(text: str) -> str:
+    if text.strip() == text and text and text.isprintable():
+        return text
+    raise expected("printable text without blanks around it")
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise said(f"{show(twice[0])} stands there twice; expected distinct values")
+    return values
+
+
+def _as_not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if values:
+        return values
+    raise said("empty: expected at least one entry")
+
+
+def _as_segment(column: str) -> str:
+    if column in SEGMENT_COLUMNS:
+        return column
+    raise expected(f"one of {', '.join(SEGMENT_COLUMNS)}{hint(column, SEGMENT_COLUMNS)}")
+
+
+def _as_weights(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, str) and value):
+        return value
+    raise expected("true, false, or the path or URI of a weights file")
+
+
+def _as_concurrent(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise expected("auto or a whole number of at least 1")
+
+
+def _as_space(value: object) -> SearchSpace:
+    if isinstance(value, SearchSpace):
+        return value
+    space, faults = check_space(value)
+    if faults:
+        raise PydanticCustomError("space", "{faults}", {"faults": [(fault.path, fault.message) for fault in faults]})
+    return space
+
+
+Slug = Annotated[str, AfterValidator(_as_slug)]
+Text = Annotated[str, AfterValidator(_as_text)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+ClassWeights = Literal["none", "balanced", "inv_sum1", "inv_meanK", "sqrt_inv"]
+Treatment = Literal["drop", "normal", "benign", "malignant"]
+Space = Annotated[SearchSpace, PlainValidator(_as_space), PlainSerializer(SearchSpace.to_raw)]
+ShortSlug = Annotated[str, AfterValidator(_as_short_slug)]
+Segment = Annotated[str, AfterValidator(_as_segment)]
+Vendor = Literal["Alpha", "Beta", "Gamma", "Delta"]
+Weights = Annotated[bool | str, BeforeValidator(_as_weights)]
+Concurrent = Annotated[Literal["auto"] | int, BeforeValidator(_as_concurrent)]
+AsTuple = BeforeValidator(_as_tuple)
+NotEmpty = AfterValidator(_as_not_empty)
+Distinct = AfterValidator(_as_distinct)

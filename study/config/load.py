@@ -1,0 +1,206 @@
+"""Reading a study file: text, overrides, environment, schema, rules, search space; every fault at once."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from study.config.faults import in_file_order, raise_faults, translate
+from study.config.overrides import apply_overrides
+from study.config.paths import with_defaults
+from study.config.rules import View, advice, rule_faults
+from study.config.schema import (
+    AugmentConfig,
+    ConfirmConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    SamplerConfig,
+    SearchConfig,
+    StudyConfig,
+    TrainConfig,
+)
+from study.config.searching import space_faults
+from study.config.tags import with_right_tags
+from study.config.yamlfile import join, read_yaml
+from study.errors import ConfigError
+from study.space import Fault, check_space
+from study.space.spelling import listed, nearest, show
+
+MAX_BYTES: Final = 1 << 20
+FROM_ENVIRONMENT: Final = ("prepared", "root", "table", "pretrained")
+VARIABLE: Final = re.compile(r"\$\{([^}]*)\}?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialStudy:
+    """What could be read of a study file: sections in ``valid`` are whole, the others None.
+
+    ``config`` is there only when the file has no fault at all; ``warnings`` are sentences about settings that work;
+    ``places`` has line and column of every path in the file, for ``raise_faults``.
+    """
+
+    valid: frozenset[str]
+    config: StudyConfig | None = None
+    warnings: tuple[str, ...] = ()
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    study: str | None = None
+    seed: int | None = None
+    data: DataConfig | None = None
+    model: ModelConfig | None = None
+    loss: LossConfig | None = None
+    sampler: SamplerConfig | None = None
+    augment: AugmentConfig | None = None
+    optim: OptimConfig | None = None
+    train: TrainConfig | None = None
+    search: SearchConfig | None = None
+    confirm: ConfirmConfig | None = None
+    resources: ResourcesConfig | None = None
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study file with its ``--set`` overrides, checked as a whole.
+
+    Raises:
+        ConfigError: the file cannot be read, or has faults; all of them at once, in file order.
+    """
+    partial, faults = check_study_file(path, overrides)
+    raise_faults(path, faults)
+    if partial.config is None:
+        raise ConfigError(f"{path}: no study could be read", "start from a file of search_spaces/")
+    return partial.config
+
+
+def check_study_file(
+    path: Path | str, overrides: Sequence[str] = (), *, environ: Mapping[str, str] | None = None
+) -> tuple[PartialStudy, list[Fault]]:
+    """All faults of a study file in file order, and every section that is valid on its own.
+
+    ``overrides`` are texts ``path=value``, the value in YAML, the last one of a path counts; ``environ`` defaults to
+    the variables of the process.
+
+    Raises:
+        ConfigError: the file is missing, too large, not YAML, or not a mapping.
+    """
+    document = read_yaml(_read_text(Path(path)), name=str(path))
+    if not isinstance(document.value, dict):
+        found = "empty" if document.value is None else show(document.value)
+        raise ConfigError(f"{path}: {found}: expected a mapping with study and data", "start from search_spaces/")
+    set_faults = apply_overrides(document, overrides)
+    env_faults = list(_expand(document.value, "", os.environ if environ is None else environ))
+    partial, faults = check_raw(document.value, [*document.faults, *set_faults, *env_faults])
+    return replace(partial, places=document.places), in_file_order(faults, document.places)
+
+
+def check_raw(raw: dict[str, Any], known: Sequence[Fault] = ()) -> tuple[PartialStudy, list[Fault]]:
+    """Like ``check_study_file`` for plain data; places of ``known`` faults, found before, are not judged again."""
+    repaired, faults = with_right_tags(raw)
+    errors: Sequence[Any] = ()
+    config = None
+    try:
+        config = StudyConfig.model_validate(repaired)
+    except ValidationError as error:
+        errors = error.errors()
+    faults += [fault for fault in translate(errors, repaired) if not _stands_in(fault, known)]
+    broken = {fault.path for fault in (*known, *faults)}
+    view = View(with_defaults(repaired), broken)
+    faults = [*known, *faults, *rule_faults(view)]
+    search = repaired.get("search")
+    if isinstance(search, Mapping) and isinstance(search.get("space"), Mapping):
+        faults += [
+            fault for fault in space_faults(check_space(search["space"])[0], view, broken) if fault.path not in broken
+        ]
+    if faults or config is None:
+        return _partial(repaired, faults), faults
+    sections = {name: getattr(config, name) for name in StudyConfig.model_fields}
+    return PartialStudy(valid=frozenset(sections), config=config, warnings=tuple(advice(view)), **sections), []
+
+
+def config_warnings(config: StudyConfig) -> list[str]:
+    """Sentences about settings that work but hardly mean what they say (class weights beside a balancing sampler)."""
+    return advice(View(config.model_dump(mode="json")))
+
+
+def _read_text(path: Path) -> str:
+    name = str(path)
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{name}: a directory; expected a study file", "name a YAML file, as in search_spaces/")
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{name}: larger than 1 MiB; expected a study file", "name a YAML file of a few kilobytes"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        near = nearest(path.name, _yaml_names(path.parent))
+        fix = f"did you mean {path.parent / near}?" if near else "check the path; examples are in search_spaces/"
+        raise ConfigError(f"{name}: no such file", fix) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not text in UTF-8; expected a study file", "save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read ({error.strerror})", "check its permissions") from error
+
+
+def _yaml_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.glob("*.y*ml")) if folder.is_dir() else []
+
+
+def _expand(value: Any, path: str, environ: Mapping[str, str]) -> Iterator[Fault]:
+    """Replace environment variables in place; yield those that are unknown or stand where none is read."""
+    entries = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    for key, child in entries:
+        place = join(path, key)
+        if not isinstance(child, str):
+            yield from _expand(child, place, environ)
+        elif "${" in child:
+            message = _variable_message(child, str(key), environ)
+            if message:
+                yield Fault(place, message)
+            else:
+                value[key] = VARIABLE.sub(lambda match: environ[match[1]], child)
+
+
+def _variable_message(text: str, key: str, environ: Mapping[str, str]) -> str | None:
+    if key not in FROM_ENVIRONMENT:
+        return f"{show(text)}: environment variables are read only in {listed(FROM_ENVIRONMENT)}"
+    for match in VARIABLE.finditer(text):
+        name = match[1]
+        if not match[0].endswith("}") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            return f"{show(text)}: expected ${{NAME}} with the name of an environment variable"
+        if not environ.get(name):
+            return f"environment variable {name} is not set"
+        if "${" in environ[name]:
+            return f"environment variable {name} holds another variable; expected its value"
+    return None
+
+
+def _stands_in(fault: Fault, known: Sequence[Fault]) -> bool:
+    return any(fault.path == other.path for other in known)
+
+
+def _adapter(name: str) -> TypeAdapter[Any]:
+    info = StudyConfig.model_fields[name]
+    field: Any = Annotated[info.annotation, info]
+    return TypeAdapter(field)
+
+
+def _partial(raw: Mapping[str, Any], faults: Sequence[Fault]) -> PartialStudy:
+    """Sections without a fault of their own, each validated alone."""
+    faulty = {fault.path.split(".", maxsplit=1)[0] for fault in faults}
+    sections: dict[str, Any] = {}
+    for name, info in StudyConfig.model_fields.items():
+        if name in faulty:
+            continue
+        if name in raw:
+            sections[name] = _adapter(name).validate_python(raw[name])
+        elif not info.is_required():
+            sections[name] = info.get_default(call_default_factory=True, validated_data={})
+    return PartialStudy(valid=frozenset(sections), **sections)

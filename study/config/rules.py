@@ -1,0 +1,213 @@
+"""Checks that need two fields at once, and advice that is no fault.
+
+They read a ``View``: plain values by dotted path, without the places that are faulty on their own. So a file with a
+fault in one place still gets every other fault reported.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from study.config.names import CLASS_NAMES, METRIC_MODE, SEGMENT_SUMMARIES, mode_of
+from study.space import Fault
+from study.space.spelling import hint, nearest, show
+
+SHARES: Final = ("normal", "benign", "malignant")
+BALANCING: Final = ("label", "source_label", "periodic")
+
+
+class View:
+    """Values by dotted path; ``overlay`` replaces values (a searched parameter, for example)."""
+
+    def __init__(
+        self, tree: Mapping[str, Any], broken: Collection[str] = (), *, overlay: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tree = tree
+        self._broken = broken
+        self._overlay = dict(overlay or {})
+
+    def get(self, path: str) -> Any:
+        """The value; None where it is absent, null, or faulty itself or as a whole."""
+        if path in self._overlay:
+            return self._overlay[path]
+        if any(path == bad or path.startswith(f"{bad}.") for bad in self._broken):
+            return None
+        value: Any = self._tree
+        for key in path.split("."):
+            if isinstance(value, Mapping):
+                value = value.get(key)
+            elif isinstance(value, list | tuple) and key.isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                return None
+        return value
+
+    def number(self, path: str) -> Any:
+        """The value when it is a number; None otherwise."""
+        value = self.get(path)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def words(self, path: str) -> list[str] | None:
+        """The value when it is a list of text without faults; None otherwise."""
+        values = self.get(path)
+        whole = isinstance(values, list | tuple) and not any(bad.startswith(f"{path}.") for bad in self._broken)
+        return [str(value) for value in values] if whole else None
+
+    def items(self, path: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """The mappings of a list with their paths; empty when the list is faulty."""
+        values = self.get(path)
+        if not isinstance(values, list | tuple):
+            return []
+        return [(f"{path}.{i}", value) for i, value in enumerate(values) if isinstance(value, Mapping)]
+
+    def replaced(self, values: Mapping[str, Any]) -> "View":
+        """The same view with other values at some paths."""
+        return View(self._tree, self._broken, overlay={**self._overlay, **values})
+
+
+def rule_faults(view: View) -> list[Fault]:
+    """All faults that show only when several fields are read together."""
+    return list(
+        chain(
+            _source_faults(view), _phantom_faults(view), _split_faults(view), _budget_faults(view), metric_faults(view)
+        )
+    )
+
+
+def _source_faults(view: View) -> Iterator[Fault]:
+    for key in ("name", "root"):
+        seen: dict[str, str] = {}
+        for path, source in view.items("data.sources"):
+            value = view.get(f"{path}.{key}")
+            if value is None or (key == "root" and source.get("kind") != "phantom"):
+                continue
+            if value in seen:
+                yield Fault(f"{path}.{key}", f"{show(value)}: {seen[value]} has it too; expected another one")
+            seen.setdefault(value, path)
+
+
+def _phantom_faults(view: View) -> Iterator[Fault]:
+    for path, source in view.items("data.sources"):
+        shares = {name: view.number(f"{path}.shares.{name}") for name in SHARES}
+        if source.get("kind") != "phantom" or None in shares.values():
+            continue
+        total = sum(shares.values())
+        if abs(total - 1) > 1e-6:
+            found = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+            yield Fault(f"{path}.shares", f"{found} make {total:g}: expected 1 together")
+        needed, patients = sum(share > 0 for share in shares.values()), view.number(f"{path}.patients")
+        if patients is not None and patients < needed:
+            yield Fault(f"{path}.patients", f"{patients}: expected at least {needed}, one for each class with a share")
+
+
+def _split_faults(view: View) -> Iterator[Fault]:
+    val, test = view.number("data.splits.val.fraction"), view.number("data.splits.test.fraction")
+    if val is not None and test is not None and val + test > 1 - 1e-9:
+        yield Fault(
+            "data.splits", f"val {val:g} and test {test:g} leave no patients to train; expected less than 1 together"
+        )
+
+
+def _budget_faults(view: View) -> Iterator[Fault]:
+    epochs, rung = view.number("train.epochs"), view.number("search.pruner.min_epochs")
+    if (
+        view.get("search.pruner.name") not in (None, "none")
+        and epochs is not None
+        and rung is not None
+        and rung > epochs
+    ):
+        yield Fault("search.pruner.min_epochs", f"{rung}: expected at most train.epochs, which is {epochs}")
+    trials, top = view.number("search.trials"), view.number("confirm.top")
+    if trials is not None and top is not None and top > trials:
+        yield Fault("confirm.top", f"{top}: expected at most search.trials, which is {trials}")
+    batch, workers = view.number("train.batch_size"), view.number("resources.workers")
+    if batch is not None and workers is not None and batch % workers:
+        yield Fault("train.batch_size", f"{batch}: expected a multiple of resources.workers, which is {workers}")
+
+
+def metric_faults(view: View) -> Iterator[Fault]:
+    """Faults of ``search.metric``, ``search.mode`` and ``train.metric``."""
+    alone = view.get("train.metric")
+    if isinstance(alone, str):
+        message = "search.metric decides here; leave it out" if view.get("search") else _metric_message(alone, view)
+        if message:
+            yield Fault("train.metric", f"{show(alone)}: {message}")
+    metric, mode = view.get("search.metric"), view.get("search.mode")
+    if not isinstance(metric, str):
+        return
+    message = _metric_message(metric, view)
+    if message:
+        yield Fault("search.metric", f"{show(metric)}: {message}")
+    elif mode is not None and mode != mode_of(metric):
+        better = "higher" if mode_of(metric) == "max" else "lower"
+        yield Fault("search.mode", f"{show(mode)}: {metric} is better when it is {better}; expected {mode_of(metric)}")
+
+
+def _metric_message(metric: str, view: View) -> str | None:
+    classes = CLASS_NAMES.get(view.get("data.labels.task") or "birads3", ())
+    local = [*(name for name in METRIC_MODE if name not in SEGMENT_SUMMARIES), *(f"auroc_{name}" for name in classes)]
+    known = [*(f"val/{name}" for name in (*local, *SEGMENT_SUMMARIES))]
+    if metric in known:
+        return None
+    split, _, rest = metric.partition("/")
+    if split == "test":
+        return f"the test split never steers a search; expected a val metric{hint(f'val/{rest}', known)}"
+    matched = re.fullmatch(r"val/segment/([A-Za-z0-9_.-]+)/([^/]+)", metric)
+    if matched is None:
+        return f"unknown metric{_metric_hint(metric, known)}"
+    if matched[2] not in local:
+        guess = nearest(matched[2], local)
+        return "unknown metric" + (f"; did you mean 'val/segment/{matched[1]}/{guess}'?" if guess else "")
+    return _segment_message(matched[1], view)
+
+
+def _metric_hint(metric: str, known: list[str]) -> str:
+    if f"val/{metric}" in known:
+        return f"; did you mean 'val/{metric}'?"
+    longer = next((name for name in known if name.startswith(metric)), None)
+    near = f"; did you mean {longer!r}?" if longer else hint(metric, known)
+    return near or f"; expected one of {', '.join(known)} or val/segment/<name>/<metric>"
+
+
+def _segment_message(segment: str, view: View) -> str | None:
+    """Whether the segment can exist, as far as the file tells: the source's name is one of its parts."""
+    columns = view.words("data.segments")
+    names = [view.get(f"{path}.name") for path, _ in view.items("data.sources")]
+    if columns is None or not names or None in names:
+        return None
+    parts = segment.split(".")
+    if len(parts) != len(columns):
+        return f"segment {segment!r}: expected one part, between points, for each of {', '.join(columns)}"
+    if "source" not in columns:
+        return None
+    source = parts[columns.index("source")]
+    return None if source in names else f"no source is named {source!r}; expected one of {', '.join(names)}"
+
+
+def advice(view: View) -> list[str]:
+    """Settings that work but hardly mean what they say; one sentence each."""
+    found = []
+    samplers = _possible("sampler.name", view)
+    weights = _possible("loss.class_weights", view)
+    balancing = [name for name in samplers if name in BALANCING]
+    weighted = [name for name in weights if name != "none"]
+    if balancing and weighted:
+        found.append(
+            f"loss.class_weights {' | '.join(weighted)} together with sampler.name {' | '.join(balancing)}: "
+            "rare classes are favoured twice; use one of the two unless that is the question"
+        )
+    steps = ("optim.step_epochs", 10), ("optim.step_factor", 0.1)
+    unused = [path for path, default in steps if view.get(path) not in (None, default)]
+    if unused and "step" not in _possible("optim.schedule", view):
+        found.append(f"{' and '.join(unused)} have no effect without optim.schedule: step")
+    return found
+
+
+def _possible(path: str, view: View) -> list[Any]:
+    """Values that a choice can take in the search, or the fixed one."""
+    space = view.get("search.space")
+    node = space.get(path) if isinstance(space, Mapping) else None
+    searched = node.get("choice") if isinstance(node, Mapping) else None
+    values = list(searched) if isinstance(searched, list | tuple) else [view.get(path)]
+    return [value for value in values if value is not None]

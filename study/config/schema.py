@@ -1,0 +1,284 @@
+"""The study file as records: every knob with its default and its bounds.
+
+Each field is checked on its own here; what needs two fields at once stands in ``study.config.rules``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from study.config.fields import (
+    AsTuple,
+    ClassWeights,
+    Concurrent,
+    Count,
+    Distinct,
+    Fraction,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Rate,
+    Seed,
+    Segment,
+    Share,
+    ShortSlug,
+    Slug,
+    Space,
+    Text,
+    Treatment,
+    Vendor,
+    Weights,
+)
+from study.config.names import DEFAULT_METRIC, Mode, mode_of
+from study.config.rules import View, rule_faults
+
+
+class Section(BaseModel):
+    """Base of all records: frozen, strict about types, closed to unknown keys, no NaN and no infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
+
+
+class SharesConfig(Section):
+    """Share of each class among the phantom's breasts; together they make 1."""
+
+    normal: Share = 0.5
+    benign: Share = 0.3
+    malignant: Share = 0.2
+
+
+class PhantomSource(Section):
+    """Synthetic patients; DICOM files that are missing are written. ``root`` null means beside ``data.prepared``."""
+
+    kind: Literal["phantom"]
+    name: ShortSlug
+    patients: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Seed = 0
+    root: Text | None = None
+    vendors: Annotated[tuple[Vendor, ...], NotEmpty, AsTuple, Distinct] = ("Alpha", "Beta")
+    shares: SharesConfig = Field(default_factory=SharesConfig)
+
+
+class MiasSource(Section):
+    """Mini-MIAS films: ``labels.csv`` and the pictures it names, below ``root``."""
+
+    kind: Literal["mias"]
+    name: Slug = "mias"
+    root: Text
+
+
+class TableSource(Section):
+    """Image files listed in a CSV or Parquet ``table`` with the manifest's columns; paths are relative to ``root``."""
+
+    kind: Literal["table"]
+    name: Slug
+    root: Text = "."
+    table: Text
+
+
+Source = Annotated[PhantomSource | MiasSource | TableSource, Field(discriminator="kind")]
+
+
+class LabelsConfig(Section):
+    """The task, and what becomes of BI-RADS 0 (incomplete) and 3 (probably benign)."""
+
+    task: Literal["birads3"] = "birads3"
+    birads_0: Treatment = "drop"
+    birads_3: Treatment = "drop"
+
+
+class SplitConfig(Section):
+    """One split, as its share of the patients."""
+
+    fraction: Fraction = 0.2
+
+
+class SplitsConfig(Section):
+    """Patients of ``val`` steer the search, those of ``test`` are for confirm and evaluate alone; the rest train."""
+
+    val: SplitConfig = Field(default_factory=SplitConfig)
+    test: SplitConfig = Field(default_factory=SplitConfig)
+    seed: Seed = 0
+
+
+class DataConfig(Section):
+    """Where images come from, and how they are prepared; a prepared dataset belongs to exactly these settings."""
+
+    prepared: Text
+    sources: Annotated[tuple[Source, ...], NotEmpty, AsTuple]
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 512
+    crop: Literal["breast", "none"] = "breast"
+    flip: bool = True
+    labels: LabelsConfig = Field(default_factory=LabelsConfig)
+    segments: Annotated[tuple[Segment, ...], NotEmpty, AsTuple, Distinct] = ("source",)
+    splits: SplitsConfig = Field(default_factory=SplitsConfig)
+    max_quarantined: Share = 0.2
+
+
+class ModelConfig(Section):
+    """The network: any timm name; ``pretrained`` true asks timm's hub, text is a local weights file or its URI."""
+
+    name: Text = "efficientnet_b3"
+    pretrained: Weights = False
+    drop_rate: Rate = 0.2
+
+
+class CrossEntropyConfig(Section):
+    """Cross entropy over K outputs."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    class_weights: ClassWeights = "none"
+    normaliser: Literal["weight", "batch"] = "weight"
+    label_smoothing: Rate = 0.0
+
+
+class EmdConfig(Section):
+    """Squared earth mover's distance between cumulative distributions."""
+
+    name: Literal["emd"]
+    class_weights: ClassWeights = "none"
+
+
+class CornConfig(Section):
+    """Conditional ordinal regression over K - 1 outputs."""
+
+    name: Literal["corn"]
+    class_weights: ClassWeights = "none"
+    normaliser: Literal["pairs", "batch"] = "pairs"
+
+
+class FocalConfig(Section):
+    """Focal loss over K outputs; ``gamma`` 0 is cross entropy."""
+
+    name: Literal["focal"]
+    gamma: NotNegative = 2.0
+    class_weights: ClassWeights = "none"
+
+
+LossConfig = Annotated[CrossEntropyConfig | EmdConfig | CornConfig | FocalConfig, Field(discriminator="name")]
+
+
+class SamplerConfig(Section):
+    """How batches are balanced; ``epoch_draws`` null means as many images as the train split has."""
+
+    name: Literal["none", "label", "source", "source_label", "periodic"] = "source_label"
+    epoch_draws: Count | None = None
+
+
+class AugmentConfig(Section):
+    """The augmentation policy of training images."""
+
+    policy: Literal["none", "mammogram"] = "mammogram"
+
+
+class OptimConfig(Section):
+    """Optimiser and learning-rate schedule; ``step_epochs`` and ``step_factor`` belong to schedule ``step``."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    step_epochs: Count = 10
+    step_factor: Fraction = 0.1
+    clip_norm: Positive | None = 1.0
+
+
+class TrainConfig(Section):
+    """One run: epochs, images per global batch, number format, minutes between checkpoints (0: every epoch alone).
+
+    ``metric`` picks the best epoch of a study that searches nothing; a search has its own, and this one stays null.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    checkpoint_minutes: NotNegative = 10.0
+    metric: str | None = None
+
+
+class PrunerConfig(Section):
+    """Which weak trials stop early: at ``min_epochs * reduction_factor**k`` one in ``reduction_factor`` stays."""
+
+    name: Literal["none", "successive_halving"] = "none"
+    min_epochs: Count = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+
+
+class SearchConfig(Section):
+    """What is searched, by which algorithm, for which metric; ``mode`` follows from the metric when it is left out."""
+
+    metric: str = DEFAULT_METRIC
+    mode: Mode = "max"
+    algorithm: Literal["tpe", "random"] = "tpe"
+    trials: Count
+    pruner: PrunerConfig = Field(default_factory=PrunerConfig)
+    space: Space
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_from_metric(cls, raw: object) -> object:
+        if isinstance(raw, Mapping) and "mode" not in raw and isinstance(raw.get("metric"), str):
+            return {**raw, "mode": mode_of(raw["metric"])}
+        return raw
+
+
+class ConfirmConfig(Section):
+    """After the search: the best ``top`` trials, and the unsearched configuration as ``baseline``, with every seed."""
+
+    top: Count = 2
+    seeds: Annotated[tuple[Seed, ...], NotEmpty, AsTuple, Distinct] = (0, 1, 2)
+    baseline: bool = True
+
+
+class ResourcesConfig(Section):
+    """Per run: workers (ranks), GPUs and CPUs of each; ``concurrent`` runs side by side, auto fills the cluster."""
+
+    workers: Count = 1
+    gpus_per_worker: NotNegative = 0.0
+    cpus_per_worker: Positive = 1.0
+    concurrent: Concurrent = "auto"
+
+
+class StudyConfig(Section):
+    """The whole study file."""
+
+    study: Slug
+    seed: Seed = 0
+    data: DataConfig
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=CrossEntropyConfig)
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    search: SearchConfig | None = None
+    confirm: ConfirmConfig | None = None
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+
+    @property
+    def metric(self) -> str:
+        """What decides on the best epoch and the best trial."""
+        return self.search.metric if self.search else self.train.metric or DEFAULT_METRIC
+
+    @property
+    def mode(self) -> Mode:
+        """Whether more of the metric is better (``max``) or less (``min``)."""
+        return mode_of(self.metric)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the search; 1 where nothing is searched."""
+        return self.search.trials if self.search else 1
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        faults = rule_faults(View(self.model_dump(mode="json")))
+        if faults:
+            text = "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
+            raise PydanticCustomError("rules", "{text}", {"text": text})
+        return self

@@ -1,0 +1,1 @@
+"""Reading, preparing and sampling images: sources, DICOM, splits, shards, plans."""

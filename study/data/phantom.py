@@ -1,0 +1,262 @@
+"""Made-up screening sites, written as valid DICOM: for demonstrations and tests, on any machine, in seconds.
+
+Every patient has four images (left and right, CC and MLO). The class of a breast shows in the shape of its lesions
+alone: none (normal), round masses and coarse calcifications (benign), spiculated masses and fine irregular clusters
+(malignant). Everything follows from the settings, so two machines write the same pixels.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from study.data.manifest import CLASSES3, finish_manifest
+from study.data.phantom_file import VENDORS, phantom_file, uid
+from study.errors import InputError
+
+LABELS_FILE: Final = "labels.csv"
+SETTINGS_FILE: Final = "phantom.json"
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+DENSITIES: Final = ("A", "B", "C", "D")
+DENSITY_SHARES: Final = (0.1, 0.4, 0.4, 0.1)
+SAME_BOTH_SIDES: Final = 0.4  # left and right differ in 40 % of VinDr exams, but a site of that kind has few lesions
+LABEL_COLUMNS: Final = (
+    "path",
+    "image_id",
+    "patient_id",
+    "study_id",
+    "series_id",
+    "laterality",
+    "view",
+    "label3",
+    "birads",
+    "density",
+    "age",
+    "manufacturer",
+    "model",
+    "rows",
+    "cols",
+    "bits_stored",
+    "photometric",
+    "transfer_syntax",
+    "image_kind",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomSettings:
+    """One made-up site.
+
+    ``shares`` are the shares of breasts (so also of images) per class; each class with a share has at least one
+    patient. ``vendors`` share the patients evenly. ``rows`` and ``cols`` are the size of an image in px.
+    """
+
+    name: str
+    patients: int
+    seed: int = 0
+    vendors: tuple[str, ...] = ("Alpha", "Beta")
+    shares: Mapping[str, float] = field(default_factory=lambda: {"normal": 0.5, "benign": 0.3, "malignant": 0.2})
+    rows: int = 512
+    cols: int = 416
+
+    def __post_init__(self) -> None:
+        """Check everything before the first file is written."""
+        if not NAME.fullmatch(self.name):
+            raise InputError(f"phantom name {self.name!r}; expected 1 to 32 letters, digits, '_' or '-'")
+        for vendor in self.vendors or ("",):
+            if vendor not in VENDORS:
+                near = get_close_matches(vendor, VENDORS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"phantom vendor {vendor!r}; expected some of {', '.join(VENDORS)}{hint}")
+        _check_shares(self.shares)
+        needed = sum(share > 0 for share in self.shares.values())
+        if self.patients < needed:
+            raise InputError(f"phantom {self.name!r} has {self.patients} patients; expected at least {needed}")
+        if min(self.rows, self.cols) < 64 or max(self.rows, self.cols) > 8192:
+            raise InputError(f"phantom size is {self.rows} x {self.cols} px; expected 64 to 8192")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as plain values, as `phantom.json` holds them."""
+        return {"format": 1, **asdict(self), "vendors": list(self.vendors), "shares": dict(self.shares)}
+
+
+def phantom_manifest(settings: PhantomSettings, root: str | Path | None = None) -> pd.DataFrame:
+    """The manifest of a site, without drawing a pixel; ``path`` is relative unless the root is given."""
+    frame = _label_table(settings)
+    frame = frame.assign(raw_view=frame["view"], raw_birads=frame["birads"].astype("str"))
+    if root is not None:
+        frame["path"] = [str(Path(root).absolute() / path) for path in frame["path"]]
+    return finish_manifest(frame, source=settings.name)
+
+
+def write_phantom(root: str | Path, settings: PhantomSettings, *, progress: Callable[[int], None] | None = None) -> int:
+    """Write the images that are missing under ``root`` and the label table; returns how many were written.
+
+    Every file appears whole or not at all, and two processes may write the same site at the same time: they write the
+    same bytes. ``progress`` is called with the number of images looked at so far.
+
+    Raises:
+        InputError: ``root`` holds a site with other settings, or a label table that is not a phantom's.
+    """
+    folder = Path(root)
+    _claim(folder, settings)
+    table = _label_table(settings)
+    written = 0
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        path = folder / row["path"]
+        if not path.exists():
+            _write_whole(path, _image_file(settings, row))
+            written += 1
+        if progress is not None:
+            progress(number)
+    _write_whole(folder / LABELS_FILE, table.to_csv(index=False).encode())
+    return written
+
+
+def _seed(settings: PhantomSettings, *parts: str) -> int:
+    """A 64-bit seed for one purpose, from the site's seed and name; nothing else is random."""
+    text = json.dumps([settings.seed, settings.name, *parts])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _image_file(settings: PhantomSettings, row: Mapping[Hashable, Any]) -> bytes:
+    breast = f"{row['patient_id']} {row['laterality']}"
+    seeds = {"image_seed": _seed(settings, "image", row["image_id"]), "breast_seed": _seed(settings, "breast", breast)}
+    return phantom_file({str(key): value for key, value in row.items()}, **seeds, site=settings.name)
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    unknown = sorted(set(shares) - set(CLASSES3))
+    if unknown or not shares:
+        raise InputError(f"phantom shares name {unknown}; expected {', '.join(CLASSES3)}")
+    values = list(shares.values())
+    if min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+        raise InputError(f"phantom shares are {dict(shares)}; expected shares from 0 that add up to 1")
+
+
+def _quotas(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that add up to the total: largest remainders, but at least one for each share above 0."""
+    present = [name for name in CLASSES3 if shares.get(name, 0) > 0]
+    counts = {name: max(1, int(shares[name] * total)) for name in present}
+    while sum(counts.values()) < total:
+        counts[max(present, key=lambda name: shares[name] * total - counts[name])] += 1
+    while sum(counts.values()) > total:
+        spare = [name for name in present if counts[name] > 1]
+        counts[max(spare, key=lambda name: counts[name] - shares[name] * total)] -= 1
+    return counts
+
+
+def _breast_classes(settings: PhantomSettings) -> list[tuple[str, str]]:
+    """Class of the left and the right breast of each patient: shares exact, sides alike in a part of the patients."""
+    counts = _quotas(settings.shares, settings.patients)
+    rng = np.random.default_rng(_seed(settings, "classes"))
+    left = rng.permutation([name for name, count in counts.items() for _ in range(count)])
+    right = left.copy()
+    mixed = np.flatnonzero(rng.random(settings.patients) >= SAME_BOTH_SIDES)
+    right[mixed] = right[rng.permutation(mixed)]
+    return [(str(one), str(two)) for one, two in zip(left, right, strict=True)]
+
+
+def _label_table(settings: PhantomSettings) -> pd.DataFrame:
+    """All rows of `labels.csv`, patient by patient."""
+    rng = np.random.default_rng(_seed(settings, "patients"))
+    rows: list[dict[str, Any]] = []
+    for number, (left, right) in enumerate(_breast_classes(settings), start=1):
+        patient = f"{settings.name}-p{number:04d}"
+        shared = {
+            "patient_id": patient,
+            "study_id": uid("exam", settings.seed, patient),
+            "density": str(rng.choice(DENSITIES, p=DENSITY_SHARES)),
+            "age": int(rng.integers(35, 86)),
+            **_vendor_columns(settings.vendors[(number - 1) % len(settings.vendors)]),
+            "rows": settings.rows,
+            "cols": settings.cols,
+        }
+        for side, label in (("L", left), ("R", right)):
+            birads = _birads(label, rng)
+            rows += [
+                {**shared, **_image_columns(settings, patient, side + view), "label3": label, "birads": birads}
+                for view in ("CC", "MLO")
+            ]
+    return pd.DataFrame(rows)[list(LABEL_COLUMNS)]
+
+
+def _vendor_columns(name: str) -> dict[str, Any]:
+    vendor = VENDORS[name]
+    return {
+        "manufacturer": name,
+        "model": vendor.model,
+        "bits_stored": vendor.bits,
+        "photometric": vendor.photometric,
+        "transfer_syntax": vendor.transfer_syntax,
+        "image_kind": "FFDM",
+    }
+
+
+def _image_columns(settings: PhantomSettings, patient: str, shot: str) -> dict[str, str]:
+    stem = f"{patient}-{shot}"
+    return {
+        "path": f"images/{stem}.dcm",
+        "image_id": stem,
+        "series_id": uid("series", settings.seed, stem),
+        "laterality": shot[0],
+        "view": shot[1:],
+    }
+
+
+def _birads(label: str, rng: np.random.Generator) -> int:
+    """BI-RADS assessment that goes with a class: 1, 2, or 4 and 5."""
+    malignant = int(rng.choice((4, 5), p=(0.6, 0.4)))
+    return {"normal": 1, "benign": 2, "malignant": malignant}[label]
+
+
+def _claim(folder: Path, settings: PhantomSettings) -> None:
+    """Mark the folder as this site's; refuse a folder that is another's."""
+    marker = folder / SETTINGS_FILE
+    if not marker.exists():
+        if (folder / LABELS_FILE).exists():
+            raise InputError(f"{folder} holds a {LABELS_FILE} that is not a phantom's", "give the phantom another root")
+        _write_whole(marker, json.dumps(settings.as_json(), indent=1).encode(), replace=False)
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{marker} is not readable JSON", "delete the folder, it will be written again") from None
+    wanted = json.loads(json.dumps(settings.as_json()))
+    if found != wanted:
+        names = sorted(key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key])
+        raise InputError(f"{folder} holds a phantom with other settings ({', '.join(names)})", "give it another root")
+
+
+def _write_whole(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write under a temporary name, then rename (or link, which leaves an existing file alone)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        if replace:
+            Path(name).replace(path)
+        elif not path.exists():
+            _link_once(Path(name), path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _link_once(part: Path, path: Path) -> None:
+    """Give the file its name unless another process was first."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return
+    except OSError:
+        part.replace(path)  # a file system without hard links

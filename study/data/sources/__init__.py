@@ -1,0 +1,53 @@
+"""One reader per kind of data set; all give the manifest of `study.data.manifest`, tables only, no pixels."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from study.data.sources.mias import read_mias
+from study.data.sources.phantom import read_phantom
+from study.data.sources.table import read_table
+from study.errors import InputError
+
+SOURCES: Final[Mapping[str, Callable[..., pd.DataFrame]]] = {
+    "phantom": read_phantom,
+    "mias": read_mias,
+    "table": read_table,
+}
+
+
+def read_source(kind: str, root: str | Path, *, name: str | None = None, **options: object) -> pd.DataFrame:
+    """Read one source to a manifest: a row per image, all columns of `MANIFEST_COLUMNS`.
+
+    Args:
+        kind: a name of `SOURCES`.
+        root: the data set's folder; ``path`` in the result is absolute.
+        name: what the column ``source`` says; the kind if not given.
+        options: keywords of that kind's reader, such as ``table`` or ``patients``.
+
+    Raises:
+        InputError: an unknown kind or option, a missing option or file, or a table that cannot be understood.
+    """
+    if kind not in SOURCES:
+        raise InputError(f"source kind {kind!r}; expected {', '.join(SOURCES)}{_nearest(kind, list(SOURCES))}")
+    reader = SOURCES[kind]
+    known = {key: value for key, value in inspect.signature(reader).parameters.items() if key not in ("root", "name")}
+    for option in options:
+        if option not in known:
+            expected = ", ".join(known) or "no options"
+            raise InputError(
+                f"source {kind} has no option {option!r}; expected {expected}{_nearest(option, list(known))}"
+            )
+    missing = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise InputError(f"source {kind} lacks {', '.join(missing)}", "give it in the study file")
+    return reader(root, name=name or kind, **options)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,139 @@
+"""Cells of source tables: read as text, understood column by column, refused with file, row, found and expected."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import pyarrow.lib
+import pyarrow.parquet
+
+from study.data.manifest import CLASSES3
+from study.errors import InputError
+
+OTHER_VIEWS: Final = ("ML", "LM", "LMO", "XCCL", "XCCM", "SIO", "ISO", "FB", "AT", "CV", "TAN", "OTHER")
+DENSITIES: Final[Mapping[str, str]] = {
+    key: letter
+    for number, letter in zip("1234", "ABCD", strict=True)
+    for key in (letter, number, f"{number}.0", f"DENSITY {letter}")
+}
+SIDES: Final[Mapping[str, str]] = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+VIEWS: Final[Mapping[str, str]] = {"CC": "CC", "MLO": "MLO", **dict.fromkeys(OTHER_VIEWS, "other")}
+LABELS: Final[Mapping[str, str]] = {
+    key: name for number, name in enumerate(CLASSES3) for key in (name.upper(), str(number), f"{number}.0")
+}
+BIRADS: Final[Mapping[str, str]] = {
+    key: text
+    for text in ("0", "1", "2", "3", "4", "4A", "4B", "4C", "5", "6")
+    for key in (text, f"{text}.0", f"BI-RADS {text}", f"BIRADS {text}")
+}
+KINDS: Final[Mapping[str, str]] = {"FFDM": "FFDM", "2D": "FFDM", "CVIEW": "cview", "FILM": "film"}
+FLAGS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("1", "1.0", "TRUE", "YES"), "1"),
+    **dict.fromkeys(("0", "0.0", "FALSE", "NO"), "0"),
+}
+WORDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
+    "laterality": (SIDES, "L, R, left or right"),
+    "view": (VIEWS, f"CC, MLO, or one of {', '.join(OTHER_VIEWS)}"),
+    "label3": (LABELS, f"{', '.join(CLASSES3)}, or 0, 1, 2"),
+    "birads": (BIRADS, "0 to 6, 4a, 4b, 4c, or 'BI-RADS 4'"),
+    "density": (DENSITIES, "A, B, C, D, or 1 to 4"),
+    "image_kind": (KINDS, "FFDM, cview or film"),
+    "spot_mag": (FLAGS, "1, 0, true, false, yes or no"),
+    "implant": (FLAGS, "1, 0, true, false, yes or no"),
+}
+AMOUNTS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a CSV (comma or semicolon) or Parquet file, every cell as stripped text and the empty text for missing.
+
+    Raises:
+        InputError: no such file, not such a table, no rows, or ids stored as fractions.
+    """
+    if not path.is_file():
+        raise InputError(f"no table at {path}", "check the root and the table name of this source")
+    frame = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    if frame.empty:
+        raise InputError(f"{path} has no rows", "give a table with one row per image")
+    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
+    if not frame.columns.is_unique:
+        raise InputError(f"{path}: a column name occurs twice", "keep one of them")
+    return pd.DataFrame({column: frame[column].str.strip() for column in frame.columns})
+
+
+def understand(frame: pd.DataFrame, *, table: Path) -> pd.DataFrame:
+    """Bring the cells of known columns to the manifest's words and numbers; ``birads`` also gives ``birads_sub``.
+
+    The text as found stays in ``raw_view`` and ``raw_birads``.
+
+    Raises:
+        InputError: a cell that is none of the allowed values, with its column and data row (the first is row 1).
+    """
+    known = frame.copy()
+    for column, (words, allowed) in WORDS.items():
+        if column in frame:
+            known[column] = _map_cells(frame[column], words.get, allowed=allowed, table=table)
+    for column in AMOUNTS:
+        if column in frame:
+            amounts = _map_cells(frame[column], _amount, allowed="a number from 0", table=table)
+            known[column] = pd.to_numeric(amounts)
+    for column in ("view", "birads"):
+        if column in frame:
+            known[f"raw_{column}"] = frame[column]
+    if "birads" in frame:
+        known["birads_sub"] = known["birads"].str[1:].str.lower()
+        known["birads"] = pd.to_numeric(known["birads"].str[:1])
+    for column in ("spot_mag", "implant"):
+        if column in frame:
+            known[column] = pd.to_numeric(known[column])
+    return known
+
+
+def _map_cells(cells: pd.Series, meaning: Callable[[str], str | None], *, allowed: str, table: Path) -> pd.Series:
+    """Replace each distinct text by its meaning; missing stays missing (NaN)."""
+    meanings: dict[str, str | None] = {"": None}
+    for text in cells.unique():
+        if text == "":
+            continue
+        meanings[text] = meaning(" ".join(text.upper().split()))
+        if meanings[text] is None:
+            row = 1 + int((cells == text).to_numpy().argmax())
+            raise InputError(f"{table}: column {cells.name}, data row {row}: {text[:40]!r}; expected {allowed}")
+    return cells.map(meanings).astype("str")
+
+
+def _amount(text: str) -> str | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return text if 0 <= value < float("inf") else None
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = ";" if header.count(";") > header.count(",") else ","
+        return pd.read_csv(
+            path, sep=separator, dtype="str", keep_default_na=False, na_filter=False, encoding="utf-8-sig"
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        kind = "is empty" if isinstance(error, pd.errors.EmptyDataError) else "is not a UTF-8 CSV table"
+        raise InputError(f"{path} {kind}", "save it as CSV (UTF-8) with a header line, or as Parquet") from None
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """Cells as text; a fraction in an id column means that long ids have lost digits already."""
+    try:
+        found = pyarrow.parquet.read_table(path)
+    except (pyarrow.lib.ArrowException, OSError):
+        raise InputError(f"{path} is not a Parquet table", "write it again") from None
+    if len(set(found.column_names)) < len(found.column_names):
+        raise InputError(f"{path}: a column name occurs twice", "keep one of them")
+    frame = found.to_pandas(integer_object_nulls=True)
+    for column in frame.columns:
+        if str(column).endswith("_id") and pd.api.types.is_float_dtype(frame[column]):
+            raise InputError(f"{path}: column {column} holds fractions; expected text", "store ids as text")
+    return pd.DataFrame({column: frame[column].astype("str").fillna("") for column in frame.columns})

@@ -1,0 +1,40 @@
+"""Made-up sites, written on first use."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study.data.manifest import finish_manifest
+from study.data.phantom import LABELS_FILE, PhantomSettings, write_phantom
+from study.data.sources.cells import read_text_table, understand
+
+
+def read_phantom(
+    root: str | Path,
+    *,
+    name: str = "phantom",
+    patients: int,
+    seed: int = 0,
+    vendors: Sequence[str] | None = None,
+    shares: Mapping[str, float] | None = None,
+    rows: int | None = None,
+    cols: int | None = None,
+) -> pd.DataFrame:
+    """Read a made-up site from its label table, after writing whatever is missing of it under ``root``.
+
+    Without ``vendors`` or ``shares`` the defaults of `PhantomSettings` hold.
+
+    Raises:
+        InputError: settings that make no site, or a root that holds another one.
+    """
+    given = {"vendors": tuple(vendors) if vendors else None, "shares": shares or None, "rows": rows, "cols": cols}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings = PhantomSettings(name=name, patients=patients, seed=seed, **options)
+    folder = Path(root)
+    write_phantom(folder, settings)
+    table = folder / LABELS_FILE
+    known = understand(read_text_table(table), table=table)
+    known["path"] = [str((folder / path).absolute()) for path in known["path"]]
+    return finish_manifest(known, source=name)

@@ -1,0 +1,1 @@
+"""Running studies on Ray: the only package that imports it."""

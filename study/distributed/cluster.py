@@ -1,0 +1,156 @@
+"""Starting or joining Ray, quietly, and knowing what it can give."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from study.errors import EnvironmentFault
+
+logger = logging.getLogger(__name__)
+
+SETTLE_S: Final = 3.0
+QUIET_S: Final = 0.5
+
+# Each with its reason; a value that the user has set already wins.
+RAY_ENVIRONMENT: Final = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a study file keep their meaning in workers
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed after half a second instead of two
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per slot
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger and MLflow hold the results
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's own snapshots are never read back
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the hospital
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for newer releases
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a cluster has in all: CPU cores, GPUs, and the largest node's share of each."""
+
+    cpus: float
+    gpus: float
+    node_cpus: float
+    node_gpus: float
+    address: str = "local"
+
+
+def local_capacity() -> Capacity:
+    """This machine's cores and GPUs, without starting Ray."""
+    import torch
+
+    cpus = float(len(os.sched_getaffinity(0)))
+    gpus = float(torch.cuda.device_count())
+    return Capacity(cpus=cpus, gpus=gpus, node_cpus=cpus, node_gpus=gpus)
+
+
+def expected_capacity() -> Capacity:
+    """What a study would get: the cluster that ``RAY_ADDRESS`` names, else this machine.
+
+    Raises:
+        EnvironmentFault: ``RAY_ADDRESS`` names a cluster that does not answer.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return local_capacity()
+    with connected():
+        return capacity()
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start a local one, for the duration; nests.
+
+    Raises:
+        EnvironmentFault: Ray does not start, or the named cluster does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _start()
+    try:
+        yield
+    finally:
+        _settle_data_threads()
+        ray.shutdown()
+
+
+def _settle_data_threads() -> None:
+    """Let the threads of Ray Data in this process end; one that asks Ray after the shutdown ends the whole process."""
+    if "ray.data" not in sys.modules:
+        return
+    gc.collect()  # an iterator that was left half-way closes its executor when it goes
+    stop_prefetchers()
+    deadline = time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline and any(map(_is_data_thread, threading.enumerate())):
+        time.sleep(0.05)
+    time.sleep(QUIET_S)
+
+
+def stop_prefetchers(known: Collection[threading.Thread] = ()) -> None:
+    """End the prefetching threads of Ray Data that are not among ``known``.
+
+    Ray Data ends such a thread only when its iteration is read to the end. One that is left half-way, as by a pruned
+    run, would stay parked for ever and hold the blocks that it fetched last.
+    """
+    for thread in threading.enumerate():
+        owner = getattr(getattr(thread, "_target", None), "__self__", None)
+        if thread.name == "Prefetcher" and thread not in known and owner is not None:
+            owner.stop()
+            thread.join(SETTLE_S)
+
+
+def _is_data_thread(thread: threading.Thread) -> bool:
+    module = getattr(getattr(thread, "_target", None), "__module__", None) or ""
+    return module.startswith("ray.data") or thread.name.startswith(("iter_threaded", "StreamingExecutor"))
+
+
+def _start() -> None:
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": logging.WARNING}
+    options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in RAY_ENVIRONMENT}}
+    if not address:
+        options |= {"include_dashboard": False, "num_cpus": int(local_capacity().cpus)}
+    # Ray's daemons inherit the mask: a terminal that closes must not take them before the study has saved.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        ray.init(**options)
+    except Exception as error:
+        where = f"the cluster at {address}" if address else "a local cluster"
+        raise EnvironmentFault(
+            f"Ray could not reach {where}: {type(error).__name__}",
+            "check RAY_ADDRESS and RAY_AUTH_TOKEN" if address else "look at the end of the log, or run `study doctor`",
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def capacity() -> Capacity:
+    """What the connected cluster has; call inside ``connected``."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Capacity(
+        cpus=float(total.get("CPU", 0.0)),
+        gpus=float(total.get("GPU", 0.0)),
+        node_cpus=max((float(node.get("CPU", 0.0)) for node in nodes), default=0.0),
+        node_gpus=max((float(node.get("GPU", 0.0)) for node in nodes), default=0.0),
+        address=os.environ.get("RAY_ADDRESS", "local"),
+    )

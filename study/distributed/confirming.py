@@ -1,0 +1,99 @@
+"""The confirm stage: the best trials and the baseline, several seeds each, judged on the test split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from study.config import ConfirmConfig
+from study.distributed.searching import Search, ended_event
+from study.distributed.slots import SlotPool, run_directly
+from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
+from study.errors import StudyError
+from study.standing import BASELINE, Candidate, choose_candidates, test_metric
+from study.types import Event, RunOutcome, RunSpec
+
+
+def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
+    """Train what is missing of every (candidate, seed), then read the test split for each and record that."""
+    confirm = search.config.confirm
+    candidates = choose_candidates(search.config, search.ledger.rows())
+    if confirm is None or not candidates:
+        return
+    stage = _Stage(search, candidates, confirm)
+    run_directly(pool, stage.missing_training(), concurrent=concurrent, on_event=stage.on_training, stop=search.stop)
+    if not search.stop.is_set():
+        run_directly(pool, stage.missing_tests(), concurrent=concurrent, on_event=stage.on_test, stop=search.stop)
+
+
+class _Stage:
+    """What is done and what is missing of one confirm stage, as the ledger knows it."""
+
+    def __init__(self, search: Search, candidates: Sequence[Candidate], confirm: ConfirmConfig) -> None:
+        self.search, self.confirm = search, confirm
+        self.candidates = {candidate.trial: candidate for candidate in candidates}
+        self.pairs = [(candidate.trial, seed) for candidate in candidates for seed in confirm.seeds]
+        self.total = 2 * len(self.pairs)
+
+    def missing_training(self) -> list[RunSpec]:
+        """Runs not trained yet; the search has trained its own seed of every trial."""
+        trained = {(record.trial, record.seed) for record in self.search.ledger.run_records() if record.kind == "train"}
+        own = {(trial, self.search.config.seed) for trial in self.candidates if trial != BASELINE}
+        return [self._spec(trial, seed, "train") for trial, seed in self.pairs if (trial, seed) not in trained | own]
+
+    def missing_tests(self) -> list[RunSpec]:
+        """Trained runs whose test metrics are not in the ledger yet; a run whose training failed has none."""
+        records = self.search.ledger.run_records()
+        settled = {
+            (record.trial, record.seed)
+            for record in records
+            if record.kind == "evaluate" or record.outcome.state == "failed"
+        }
+        return [self._spec(trial, seed, "evaluate") for trial, seed in self.pairs if (trial, seed) not in settled]
+
+    def on_training(self, spec: RunSpec, kind: str, payload: Any) -> None:
+        search = self.search
+        if kind == "started":
+            params = self.candidates[spec.trial].params
+            search.tracker.start_run(spec.trial, spec.seed, params=params, config=spec.config, stage="confirm")
+            search.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, params=params))
+        elif kind == "epoch" and search.tracker.log_epoch(spec.trial, spec.seed, payload):
+            value = payload.metrics.get(search.ledger.metric)
+            search.observe(Event(kind="epoch", trial=spec.trial, seed=spec.seed, result=payload, value=value))
+        elif kind == "end":
+            self._end(spec, payload)
+
+    def _end(self, spec: RunSpec, outcome: RunOutcome) -> None:
+        search = self.search
+        search.tracker.end_run(spec.trial, spec.seed, outcome, artifacts=artifacts(Path(spec.directory)))
+        if outcome.state != "waiting":
+            search.ledger.record_run(spec.trial, spec.seed, outcome, kind="train")
+        search.observe(ended_event(spec, outcome, metric=search.ledger.metric))
+
+    def on_test(self, spec: RunSpec, kind: str, payload: Any) -> None:
+        search = self.search
+        if kind == "started":
+            # Recorded before the split is read: a reading that was interrupted has still been a reading.
+            search.ledger.record_test_reading(spec.trial, spec.seed)
+        elif kind == "end" and payload.state == "complete":
+            search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=artifacts(Path(spec.directory)))
+            search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
+            value = payload.metrics.get(test_metric(search.ledger.metric))
+            search.observe(Event(kind="tested", trial=spec.trial, seed=spec.seed, value=value))
+        elif kind == "end" and payload.state == "failed":
+            raise StudyError(
+                f"the test split could not be read for run {spec.run_id}: {payload.reason}",
+                "remove the cause, then `study resume` this study",
+            )
+
+    def _spec(self, trial: str, seed: int, kind: str) -> RunSpec:
+        config = self.candidates[trial].config
+        attempt = self.search.ledger.claim_run(trial, seed) * RETRY_ROOM
+        return make_spec(
+            self.search.study_dir,
+            trial,
+            seed,
+            config=config,
+            attempt=attempt,
+            fingerprint=self.search.fingerprint,
+            kind=kind,
+        )

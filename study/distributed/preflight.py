@@ -1,0 +1,178 @@
+"""Checks of a study file against the world, before anything starts: its data, its network, the cluster."""
+
+import math
+import os
+from pathlib import Path
+from typing import Final
+
+from study.config import DataConfig, Fault, PartialStudy, ResourcesConfig, StudyConfig
+from study.distributed.cluster import Capacity
+from study.errors import InputError, StudyError
+
+NEEDS_ALL_CLASSES: Final = frozenset(
+    f"val/{name}"
+    for name in ("auroc_macro", "f1_macro", "balanced_accuracy", "precision_macro", "recall_macro", "specificity_macro")
+)
+
+
+def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fault]:
+    """Faults that the file alone does not show; sections with faults of their own are left out.
+
+    Reads tables, never pixels. ``available`` is what the cluster has; ``None`` leaves resources unchecked.
+    """
+    faults: list[Fault] = []
+    if partial.data is not None:
+        faults += data_faults(partial.data) or class_faults(partial)
+        faults += place_faults(partial.data)
+    if partial.model is not None:
+        faults += model_faults(partial.model.name)
+    if partial.resources is not None and available is not None:
+        faults += resource_faults(partial.resources, available)
+    return faults
+
+
+def data_faults(data: DataConfig) -> list[Fault]:
+    """Sources that cannot be read, and splits that would stay empty."""
+    from study.distributed.preparing_tables import arrange, read_table
+
+    faults, tables = [], []
+    for number, source in enumerate(data.sources):
+        try:
+            tables.append(read_table(data, source))
+        except StudyError as error:
+            faults.append(Fault(f"data.sources.{number}", _with_fix(error)))
+    if faults:
+        return faults
+    try:
+        arrange(data, tables)
+    except StudyError as error:
+        return [Fault("data.splits", _with_fix(error))]
+    return []
+
+
+def class_faults(partial: PartialStudy) -> list[Fault]:
+    """Splits that lack a class, when the metric is undefined without it; call with data that can be read.
+
+    Training would run to its end and leave NaN.
+    """
+    from study.data.labels import class_names
+    from study.distributed.preparing_tables import manifest_for
+
+    if partial.data is None or partial.config is None or not NEEDS_ALL_CLASSES & {partial.config.metric}:
+        return []
+    manifest = manifest_for(partial.data)
+    names = class_names(partial.data.labels.task)
+    kept = manifest[manifest["label"].notna()]
+    needed = ("train", "val", "test") if partial.config.confirm else ("train", "val")
+    lacking = [
+        f"{split} has no image of class {name}"
+        for split in needed
+        for label, name in enumerate(names)
+        if not ((kept["split"] == split) & (kept["label"] == label)).any()
+    ]
+    if not lacking:
+        return []
+    text = f"{'; '.join(lacking)}; {partial.config.metric} needs every class: more patients, or another splits.seed"
+    return [Fault("data.splits", text)]
+
+
+def place_faults(data: DataConfig) -> list[Fault]:
+    """A prepared dataset that could not be written where the file wants it."""
+    parent = Path(data.prepared).absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+        return []
+    return [Fault("data.prepared", f"{data.prepared!r}: {parent} cannot be written to; expected a folder of yours")]
+
+
+def model_faults(name: str) -> list[Fault]:
+    """A backbone that timm does not have."""
+    from study.models import list_backbones, nearest_backbones
+
+    if name in list_backbones():
+        return []
+    near = ", ".join(repr(other) for other in nearest_backbones(name))
+    return [Fault("model.name", f"{name!r}: expected a timm model" + (f"; did you mean {near}?" if near else ""))]
+
+
+def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fault]:
+    """Requests that the cluster cannot give. Ray Train alone would wait for them for ever."""
+    faults = []
+    where = "this machine" if available.address == "local" else "the cluster"
+    if resources.cpus_per_worker > available.node_cpus:
+        faults.append(
+            Fault(
+                "resources.cpus_per_worker",
+                f"{resources.cpus_per_worker:g}: expected at most {available.node_cpus:g} (CPUs of the largest node)",
+            )
+        )
+    if resources.gpus_per_worker > available.node_gpus:
+        faults.append(
+            Fault(
+                "resources.gpus_per_worker",
+                f"{resources.gpus_per_worker:g}: expected at most {available.node_gpus:g} (GPUs of the largest node)",
+            )
+        )
+    if faults:
+        return faults
+    fitting = fitting_slots(resources, available)
+    if fitting < 1:
+        return [Fault("resources.workers", _too_large(resources, available, where))]
+    if resources.concurrent != "auto" and resources.concurrent > fitting:
+        return [
+            Fault(
+                "resources.concurrent",
+                f"{resources.concurrent}: expected at most {fitting} on {where} ({available.cpus:g} CPUs, "
+                f"{available.gpus:g} GPUs; one run takes {slot_cpus(resources):g} CPUs with its data loading)",
+            )
+        ]
+    return []
+
+
+def slot_cpus(resources: ResourcesConfig) -> float:
+    """CPUs of one slot: its workers, and one loading task (a whole core, or a worker's share when that is less)."""
+    return resources.workers * resources.cpus_per_worker + min(1.0, resources.cpus_per_worker)
+
+
+def fitting_slots(resources: ResourcesConfig, available: Capacity) -> int:
+    """Slots that find room at once; leaving out the loading task's share would stall every run in Ray Data."""
+    slots = math.floor(available.cpus / slot_cpus(resources) + 1e-9)
+    if resources.gpus_per_worker:
+        slots = min(slots, math.floor(available.gpus / (resources.workers * resources.gpus_per_worker) + 1e-9))
+    return slots
+
+
+def count_slots(config: StudyConfig, available: Capacity) -> int:
+    """Slots to start: what the study file asks for, or as many as fit and have work.
+
+    Raises:
+        InputError: the connected cluster cannot give the resources.
+    """
+    faults = resource_faults(config.resources, available)
+    if faults:
+        raise InputError(
+            f"{faults[0].path}: {faults[0].message}", "lower it in the study file, or use a larger cluster"
+        )
+    if config.resources.concurrent != "auto":
+        return int(config.resources.concurrent)
+    runs = config.search.trials if config.search else 1
+    if config.confirm is not None:
+        runs = max(runs, len(config.confirm.seeds))
+    return max(1, min(fitting_slots(config.resources, available), runs))
+
+
+def _too_large(resources: ResourcesConfig, available: Capacity, where: str) -> str:
+    if resources.gpus_per_worker and resources.workers * resources.gpus_per_worker > available.gpus:
+        wanted = resources.workers * resources.gpus_per_worker
+        most = f"expected at most {available.gpus:g}, all that {where} has"
+        return f"{resources.workers}: one run needs {wanted:g} GPUs; {most}"
+    share = math.floor(100 * available.cpus / (resources.workers + 1)) / 100
+    return (
+        f"{resources.workers}: one run needs {slot_cpus(resources):g} CPUs with its data loading; expected at most "
+        f"{available.cpus:g}, all that {where} has; resources.cpus_per_worker: {min(share, 1.0):g} would fit"
+    )
+
+
+def _with_fix(error: StudyError) -> str:
+    return f"{error.message}; {error.fix}" if error.fix else error.message

@@ -1,0 +1,175 @@
+"""From a study file and a seed to the parts of one run: data, plan, criterion, network, numbers."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from study import checkpoint
+from study.config import StudyConfig
+from study.data.sampling import Plan, make_plan, steps_per_epoch
+from study.data.shards import PreparedDataset, open_dataset
+from study.errors import InputError, StudyError
+from study.figures import write_run_figure
+from study.inference import Predictions, prediction_metrics, prediction_table
+from study.losses import make_criterion
+from study.losses.base import Criterion
+from study.models import make_model
+from study.optimisation import TrainSettings, seed_step
+from study.training import RunParts, predict
+from study.types import RunOutcome, SplitName
+
+logger = logging.getLogger(__name__)
+
+SOURCE_SAMPLERS = ("source", "source_label")  # these balance sources; the others balance `data.segments`
+
+
+def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple[RunParts, Plan]:
+    """The parts of a run and its plan over the training rows; config and seed give the same parts in any process.
+
+    Raises:
+        InputError: the prepared dataset is missing or damaged, or a name is unknown.
+        EnvironmentFault: pretrained weights were asked for and cannot be had.
+    """
+    dataset = open_dataset(Path(config.data.prepared))
+    if fingerprint and dataset.fingerprint != fingerprint:
+        raise InputError(
+            f"{config.data.prepared} was prepared again since the study began",
+            "prepare the data as the study file says, or give the study another name",
+        )
+    plan, epoch_steps = plan_run(config, dataset, seed=seed)
+    # The weights at the start depend on the seed alone, whatever ran in this process before.
+    seed_step(seed, 2**32)
+    criterion = _criterion(config, dataset, plan)
+    network = make_model(
+        config.model.name,
+        num_outputs=criterion.num_outputs,
+        pretrained=config.model.pretrained,
+        drop_rate=config.model.drop_rate,
+        image_size=dataset.image_size,
+    )
+    settings = _settings(config, steps=epoch_steps, seed=seed)
+    return RunParts(network=network, criterion=criterion, dataset=dataset, settings=settings), plan
+
+
+def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tuple[Plan, int]:
+    """The plan over all epochs, and the steps of one; its indices count within the rows of the train split."""
+    rows_n = dataset.rows("train")
+    name = config.sampler.name
+    segments_n = (dataset.sources_n if name in SOURCE_SAMPLERS else dataset.segments_n)[rows_n]
+    labels_n = dataset.labels_n[rows_n]
+    steps = steps_per_epoch(
+        name,
+        labels=labels_n,
+        segments=segments_n,
+        batch_size=config.train.batch_size,
+        epoch_draws=config.sampler.epoch_draws,
+    )
+    plan = make_plan(
+        name,
+        labels=labels_n,
+        segments=segments_n,
+        batch_size=config.train.batch_size,
+        num_steps=steps * config.train.epochs,
+        seed=seed,
+    )
+    return plan, steps
+
+
+def evaluate_best(
+    parts: RunParts, directory: Path, *, split: SplitName, device: torch.device, write: bool
+) -> RunOutcome:
+    """Predict one split with the run's best weights; with ``write``, leave predictions and curves in ``directory``.
+
+    Raises:
+        StudyError: the run has no checkpoint, for example because it was never trained.
+    """
+    state = checkpoint.load_best(directory)
+    if state is None:
+        raise StudyError(f"run {directory.name} has no checkpoint", "resume the study, so that the run is trained")
+    parts.network.load_state_dict(state.model)
+    parts.network.to(device)
+    parts.criterion.to(device)
+    predictions = predict(parts, split=split, device=device)
+    metrics = prediction_metrics(predictions, parts.dataset, prefix=f"{split}/")
+    if write:
+        _write_files(directory, predictions, parts, split=split)
+    return RunOutcome(state="complete", best_epoch=state.best_epoch, metrics=metrics, checkpoint=str(directory))
+
+
+def _criterion(config: StudyConfig, dataset: PreparedDataset, plan: Plan) -> Criterion:
+    """The loss; class weights come from the classes as the plan draws them, since that is what the loss sees."""
+    params: dict[str, Any] = config.loss.model_dump(mode="json")
+    name = params.pop("name")
+    drawn = plan.class_counts()
+    counts_k = np.pad(drawn, (0, len(dataset.classes) - len(drawn)))  # the last classes may be missing from training
+    return make_criterion(name, num_classes=len(dataset.classes), class_counts=counts_k.tolist(), **params)
+
+
+def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
+    optim, train = config.optim, config.train
+    return TrainSettings(
+        epochs=train.epochs,
+        steps_per_epoch=steps,
+        batch_size=train.batch_size,
+        seed=seed,
+        metric=config.metric,
+        mode=config.mode,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        schedule=optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        step_epochs=optim.step_epochs,
+        step_factor=optim.step_factor,
+        clip_norm=optim.clip_norm,
+        precision=train.precision,
+        checkpoint_seconds=60.0 * train.checkpoint_minutes,
+    )
+
+
+def _write_files(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:
+    """Predictions and picture; a full disk or a font that is missing must not cost a trained run."""
+    try:
+        _write_predictions(directory, predictions, parts.dataset, split=split)
+        _write_figure(directory, predictions, parts, split=split)
+    except (OSError, ValueError, RuntimeError):
+        logger.exception("the files of run %s could not be written", directory.name)
+
+
+def _write_predictions(
+    directory: Path, predictions: Predictions, dataset: PreparedDataset, *, split: SplitName
+) -> None:
+    """``predictions_<split>.parquet`` and ``confusion_<split>.json``, each replaced as a whole."""
+    table = pa.table(dict(prediction_table(predictions, dataset)))
+    partial = directory / f".predictions_{split}.partial"
+    pq.write_table(table, partial)
+    partial.replace(directory / f"predictions_{split}.parquet")
+    size = len(dataset.classes)
+    cells_kk = np.bincount(predictions.labels_n * size + predictions.decoded_n, minlength=size * size)
+    confusion = {"classes": list(dataset.classes), "rows_are_labels": cells_kk.reshape(size, size).tolist()}
+    partial = directory / f".confusion_{split}.partial"
+    partial.write_text(json.dumps(confusion, indent=1))
+    partial.replace(directory / f"confusion_{split}.json")
+
+
+def _write_figure(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:
+    """``<split>.png``: curves of the whole run beside what its best weights do on the split."""
+    state = checkpoint.load_last(directory)
+    history = state.history if state else []
+    names = ("train/loss", "val/loss", parts.settings.metric)
+    curves = {name: [epoch.metrics.get(name, math.nan) for epoch in history] for name in names}
+    write_run_figure(
+        directory / f"{split}.png",
+        title=f"run {directory.name}: best epoch on the {split} split",
+        curves=curves,
+        labels_n=predictions.labels_n,
+        decoded_n=predictions.decoded_n,
+        probs_nk=predictions.probs_nk,
+        classes=parts.dataset.classes,
+    )

@@ -1,0 +1,140 @@
+"""The search stage: Ray Tune places trials, the ledger decides them, warm slots run them."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from study.config import StudyConfig, apply_params
+from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrainable
+from study.distributed.slots import SlotPool
+from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
+from study.ledger import Ledger
+from study.tracking import Tracker
+from study.types import EpochResult, Event, RunOutcome, RunSpec
+
+Observe = Callable[[Event], None]
+MAX_LOST: Final = 10  # trials whose follower died, before the study is stopped
+
+
+@dataclass(kw_only=True)
+class Search:
+    """The desk of one search: what Tune's adapters ask and report."""
+
+    config: StudyConfig
+    study_dir: Path
+    ledger: Ledger
+    tracker: Tracker
+    observe: Observe
+    stop: threading.Event
+    pool: SlotPool | None = None
+    fingerprint: str = ""
+    lost: int = 0
+
+    def next_spec(self) -> RunSpec | None:
+        """The next trial, adopted or new."""
+        if self.stop.is_set() or (self.pool is not None and self.pool.failure):
+            return None
+        trial = self.ledger.next_trial()
+        if trial is None:
+            return None
+        spec = make_spec(
+            self.study_dir,
+            str(trial.number),
+            self.config.seed,
+            config=apply_params(self.config, trial.params),
+            attempt=trial.attempt * RETRY_ROOM,
+            reported_epoch=trial.reported_epoch,
+            fingerprint=self.fingerprint,
+        )
+        self.tracker.start_run(
+            spec.trial, spec.seed, params=trial.params, config=spec.config, attempt=trial.attempt, stage="search"
+        )
+        self.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, params=trial.params))
+        return spec
+
+    def on_epoch(self, spec: RunSpec, result: EpochResult) -> bool:
+        """Keep an epoch, and decide whether the trial goes on."""
+        number = int(spec.trial)
+        self.tracker.log_epoch(spec.trial, spec.seed, result)
+        self.ledger.report(number, result)
+        value = result.metrics.get(self.ledger.metric)
+        self.observe(Event(kind="epoch", trial=spec.trial, seed=spec.seed, result=result, value=value))
+        if not self.ledger.should_prune(number):
+            return True
+        self.on_end(spec, RunOutcome(state="pruned", checkpoint=spec.directory))
+        return False
+
+    def on_end(self, spec: RunSpec, outcome: RunOutcome) -> None:
+        """A ``waiting`` run was interrupted: it stays open in the ledger and is adopted on resume."""
+        self.ledger.finish(int(spec.trial), outcome)
+        kept = self.ledger.outcome(int(spec.trial)) or outcome
+        self.tracker.end_run(spec.trial, spec.seed, kept, artifacts=artifacts(Path(spec.directory)))
+        self.observe(ended_event(spec, kept, metric=self.ledger.metric))
+
+    def on_lost(self, spec: RunSpec) -> None:
+        """The process that followed a trial died: the trial itself is sound, and is handed out again."""
+        self.lost += 1
+        if self.pool is not None:
+            self.pool.abandon(spec.run_id)
+            if self.lost > MAX_LOST:
+                self.pool.failure = f"the processes that follow trials died {self.lost} times"
+        self.ledger.hand_back(int(spec.trial))
+
+    def mirror_ledger(self) -> None:
+        """Tell the tracker all finished trials once more; it skips what it has, and a kill may have cost it some."""
+        for row in self.ledger.rows():
+            outcome = self.ledger.outcome(int(row.trial))
+            if outcome is None:
+                continue
+            for result in self.ledger.epochs(int(row.trial)):
+                self.tracker.log_epoch(row.trial, self.config.seed, result)
+            directory = self.study_dir / "runs" / f"{row.trial}-s{self.config.seed}"
+            self.tracker.end_run(row.trial, self.config.seed, outcome, artifacts=artifacts(directory))
+
+
+def ended_event(spec: RunSpec, outcome: RunOutcome, *, metric: str) -> Event:
+    """A run's end for whoever shows it; ``value`` is the metric that its outcome kept."""
+    return Event(
+        kind="ended",
+        trial=spec.trial,
+        seed=spec.seed,
+        state=outcome.state,
+        text=outcome.reason,
+        value=outcome.metrics.get(metric),
+    )
+
+
+def run_search(search: Search, pool: SlotPool, *, concurrent: int, remaining: int, scratch: Path) -> None:
+    """Run the ``remaining`` trials, or fewer when the study is stopped or no slot is left."""
+    from ray import tune
+
+    specs: dict[str, RunSpec] = {}
+    search.pool = pool
+
+    def refuse(run_id: str, epoch: int) -> None:
+        pool.switchboard.decide.remote(run_id, epoch, False)
+
+    trainable = tune.with_parameters(RunTrainable, switchboard=pool.switchboard)
+    # Memory of one byte: Tune wants a request that is not empty, and the trial's actor needs no CPU of its own.
+    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 1.0}]))
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearcher(search, specs),
+            scheduler=LedgerScheduler(search, specs, refuse),
+            num_samples=remaining + MAX_LOST,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()

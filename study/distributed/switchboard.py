@@ -1,0 +1,194 @@
+"""Where the driver and the workers of all slots meet."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from study.types import EpochResult, RunOutcome, RunSpec
+
+MAX_TRIES: Final = 3  # times that a run is started without progress when its worker dies, before it has failed
+TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
+
+Taken = tuple[Literal["run", "close", "again"], RunSpec | None]
+
+
+@dataclass(kw_only=True)
+class _Flight:
+    """A run between its submission and the moment that the driver heard of its end."""
+
+    spec: RunSpec
+    slot: int | None = None
+    tries: int = 1
+    last_epoch: int = 0
+    ended: bool = False
+    events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
+    decisions: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
+
+    def decision(self, epoch: int) -> asyncio.Future[bool]:
+        return self.decisions.setdefault(epoch, asyncio.get_running_loop().create_future())
+
+
+class Switchboard:
+    """Queue of runs, their events for the driver, and the driver's decisions for the workers.
+
+    Used as a Ray actor without a CPU; all methods are coroutines, so that many callers can wait at once. A worker waits
+    for the decision on an epoch before it starts the next one: a pruned run costs nothing beyond its last epoch, and a
+    study with one slot is deterministic.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self._flights: dict[str, _Flight] = {}
+        self._turns: dict[int, int] = {}
+        self._changed = asyncio.Condition()
+        self._interrupted = asyncio.Event()
+        self._closing = False
+
+    # Called by the driver.
+
+    async def submit(self, spec: RunSpec) -> None:
+        """Queue a run for the next free slot."""
+        flight = self._flights[spec.run_id] = _Flight(spec=spec, last_epoch=spec.reported_epoch)
+        if self._interrupted.is_set():
+            _finish(flight, RunOutcome(state="waiting", reason="interrupted before it started"))
+            return
+        async with self._changed:
+            self._waiting.append(spec.run_id)
+            self._changed.notify_all()
+
+    async def next_event(self, run_id: str) -> tuple[str, Any]:
+        """What happened next: ``("started", None)``, ``("epoch", EpochResult)`` or ``("end", RunOutcome)``."""
+        event = await self._flights[run_id].events.get()
+        if event[0] == "end":
+            self._flights.pop(run_id)
+        return event
+
+    async def decide(self, run_id: str, epoch: int, go_on: bool) -> None:
+        """Answer an epoch of a run; after a refusal the run is forgotten."""
+        flight = self._flights.get(run_id)
+        if flight is None:
+            return
+        decision = flight.decision(epoch)
+        if not decision.done():
+            decision.set_result(go_on)
+        if not go_on:
+            self._forget(run_id)
+
+    async def abandon(self, run_id: str) -> None:
+        """Nobody listens to this run any more: let its worker go, and forget it."""
+        flight = self._flights.get(run_id)
+        if flight is None:
+            return
+        for decision in flight.decisions.values():
+            if not decision.done():
+                decision.set_result(False)
+        self._forget(run_id)
+
+    async def interrupt(self) -> None:
+        """Ask every run to save and end, and start no other."""
+        self._interrupted.set()
+        self._end_waiting(RunOutcome(state="waiting", reason="interrupted before it started"))
+
+    async def give_up(self, reason: str) -> None:
+        """No slot is left: whatever waits or runs stays open, to be adopted when the study is resumed."""
+        self._interrupted.set()
+        outcome = RunOutcome(state="waiting", reason=reason)
+        self._end_waiting(outcome)
+        for flight in self._flights.values():
+            _finish(flight, outcome)
+
+    async def close(self) -> None:
+        """Let the slots leave their loops."""
+        async with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    # Called by workers.
+
+    async def take(self, slot: int, wait_s: float = TAKE_S) -> Taken:
+        """The next run for ``slot``; ``close`` when the study is over, ``again`` when there was none for a while.
+
+        Ray does not cancel the call of a worker that died, so a newer ``take`` of a slot ends the older ones, which
+        would swallow a run otherwise.
+        """
+        turn = await self.retire(slot)
+        try:
+            async with asyncio.timeout(wait_s), self._changed:
+                await self._changed.wait_for(lambda: self._has_news(slot, turn))
+                if self._closing:
+                    return "close", None
+                if self._turns[slot] != turn:
+                    return "again", None
+                flight = self._flights[self._waiting.popleft()]
+        except TimeoutError:
+            return "again", None
+        flight.slot = slot
+        flight.events.put_nowait(("started", None))
+        return "run", flight.spec
+
+    async def retire(self, slot: int) -> int:
+        """End every older ``take`` of a slot and release its run; the number of the turn that begins now."""
+        turn = self._turns[slot] = self._turns.get(slot, 0) + 1
+        async with self._changed:
+            self._changed.notify_all()
+        await self.release(slot)
+        return turn
+
+    async def release(self, slot: int) -> None:
+        """Queue again, or give up, the run that ``slot`` had in hand when its workers died."""
+        for flight in list(self._flights.values()):
+            if flight.slot != slot or flight.ended:
+                continue
+            flight.slot = None
+            if flight.tries >= MAX_TRIES:
+                reason = f"the worker process died {flight.tries} times (killed, out of memory or crashed)"
+                _finish(flight, RunOutcome(state="failed", reason=reason))
+                continue
+            flight.tries += 1
+            decided = [epoch for epoch, decision in flight.decisions.items() if decision.done()]
+            known = max([flight.spec.reported_epoch, *decided])
+            flight.spec = replace(flight.spec, attempt=flight.spec.attempt + 1, reported_epoch=known)
+            async with self._changed:
+                self._waiting.appendleft(flight.spec.run_id)
+                self._changed.notify_all()
+
+    async def epoch(self, run_id: str, attempt: int, result: EpochResult) -> bool:
+        """A worker reports an epoch and waits for the answer: go on, or not."""
+        flight = self._flights.get(run_id)
+        if flight is None or flight.spec.attempt != attempt:
+            return False
+        if result.epoch <= flight.spec.reported_epoch:
+            return True  # decided long ago: its checkpoint was lost, and the run had to begin further back
+        if result.epoch > flight.last_epoch:
+            flight.last_epoch, flight.tries = result.epoch, 1
+            flight.events.put_nowait(("epoch", result))
+        return await flight.decision(result.epoch)
+
+    async def end(self, run_id: str, attempt: int, outcome: RunOutcome) -> None:
+        """A worker reports how a run ended; reports of attempts that were replaced are dropped."""
+        flight = self._flights.get(run_id)
+        if flight is not None and flight.spec.attempt == attempt:
+            _finish(flight, outcome)
+
+    async def wait_interrupted(self) -> bool:
+        """Returns when the study is being interrupted."""
+        return await self._interrupted.wait()
+
+    def _has_news(self, slot: int, turn: int) -> bool:
+        return self._closing or self._turns[slot] != turn or bool(self._waiting)
+
+    def _forget(self, run_id: str) -> None:
+        self._flights.pop(run_id, None)
+        if run_id in self._waiting:
+            self._waiting.remove(run_id)
+
+    def _end_waiting(self, outcome: RunOutcome) -> None:
+        while self._waiting:
+            _finish(self._flights[self._waiting.popleft()], outcome)
+
+
+def _finish(flight: _Flight, outcome: RunOutcome) -> None:
+    if not flight.ended:
+        flight.ended, flight.slot = True, None
+        flight.events.put_nowait(("end", outcome))

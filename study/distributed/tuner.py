@@ -1,0 +1,215 @@
+"""A study from start to end: prepare, search, confirm; and the same again after any interruption.
+
+The order of writes makes a resumed study equal to an uninterrupted one: a worker saves its checkpoint before it reports
+an epoch, the driver keeps it before it answers, and on every start MLflow's journal is told what the ledger knows.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from study.config import StudyConfig
+from study.data.shards import open_dataset
+from study.distributed.cluster import capacity, connected
+from study.distributed.confirming import run_confirm
+from study.distributed.preflight import count_slots
+from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
+from study.distributed.searching import Observe, Search, run_search
+from study.distributed.slots import SlotPool
+from study.errors import InputError, InterruptedStudy, StudyError
+from study.ledger import Ledger
+from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
+from study.tracking import Tracker, has_undelivered
+from study.types import Event, StudyResult
+
+SEARCHED = "search finished"
+DATASET = "dataset fingerprint"
+
+
+def run_study(
+    config: StudyConfig,
+    *,
+    study_dir: Path,
+    ledger_url: str,
+    tracking_uri: str,
+    observe: Observe,
+    stop: threading.Event,
+) -> StudyResult:
+    """Run a study, or what is left of it; blocks until it is done, fails, or ``stop`` is set.
+
+    Raises:
+        InterruptedStudy: ``stop`` was set; every running trial has a checkpoint and is adopted on resume.
+        InputError: the data changed since the study began, or the resources cannot be given.
+        StudyError: the study cannot go on.
+    """
+    study_dir = study_dir.absolute()
+    with contextlib.closing(Ledger.open(ledger_url, config=config)) as ledger:
+        if not left_to_search(ledger):
+            _check_any_complete(ledger)
+        is_over = is_done(ledger, config)
+        if is_over and not has_undelivered(study_dir, tracking_uri):
+            return read_result(ledger, config, did_work=False)
+        with _tracker(study_dir, tracking_uri, config=config, observe=observe) as tracker:
+            search = Search(
+                config=config, study_dir=study_dir, ledger=ledger, tracker=tracker, observe=observe, stop=stop
+            )
+            search.mirror_ledger()
+            if is_over:
+                return read_result(ledger, config, did_work=False)
+            with connected():
+                prepare_if_needed(config, observe=observe, stop=stop)
+                search.fingerprint = _check_dataset(config, ledger)
+                _run_stages(search)
+        return read_result(ledger, config)
+
+
+@contextlib.contextmanager
+def _tracker(study_dir: Path, tracking_uri: str, *, config: StudyConfig, observe: Observe) -> Iterator[Tracker]:
+    """The mirror of the study; on leaving, MLflow is told how the study stands."""
+    tracker = Tracker(study_dir, tracking_uri, config)
+    state: Literal["done", "interrupted", "failed"] = "failed"
+    try:
+        yield tracker
+        state = "done"
+    except InterruptedStudy:
+        state = "interrupted"
+        raise
+    finally:
+        observe(Event(kind="stage", text="writing to MLflow"))
+        left = tracker.close(state=state)
+        if left:
+            text = f"MLflow did not take {left} records; they wait in the journal and go there on the next resume"
+            observe(Event(kind="warning", text=text))
+
+
+def prepare_if_needed(config: StudyConfig, *, observe: Observe, stop: threading.Event) -> None:
+    """Prepare what is missing of the dataset; call inside ``connected``.
+
+    Raises:
+        InterruptedStudy: ``stop`` was set meanwhile; what is prepared stays.
+    """
+    if plan_preparation(config.data).is_complete:
+        return
+    observe(Event(kind="stage", text="preparing images"))
+
+    def progress(now: PrepareProgress) -> None:
+        if stop.is_set():
+            raise InterruptedStudy("while images were prepared; what is done stays")
+        observe(Event(kind="progress", text=now.stage, done=now.done, total=now.total))
+
+    summary = prepare_dataset(config.data, progress=progress)
+    if summary.quarantined:
+        count = sum(summary.quarantined.values())
+        observe(Event(kind="warning", text=f"{count} files are in quarantine; see quarantine.parquet of the dataset"))
+
+
+def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
+    fingerprint = open_dataset(Path(config.data.prepared)).fingerprint
+    known = ledger.stage(DATASET)
+    if known and known != fingerprint:
+        raise InputError(
+            f"the prepared dataset {config.data.prepared} is not the one that study {config.study} began with "
+            f"(fingerprint {fingerprint[:12]}, expected {known[:12]})",
+            "give the study another name, or restore the data",
+        )
+    ledger.record_stage(DATASET, fingerprint)
+    return fingerprint
+
+
+def _run_stages(search: Search) -> None:
+    config = search.config
+    remaining = left_to_search(search.ledger)
+    concurrent = count_slots(config, capacity())
+    search.observe(Event(kind="stage", text=f"starting {concurrent} worker slot{'s' if concurrent > 1 else ''}"))
+    with _scratch() as scratch, _pool(config, concurrent, scratch=scratch) as pool, _interrupting(search, pool):
+        if remaining:
+            search.observe(Event(kind="stage", text="searching", total=config.num_trials))
+            run_search(search, pool, concurrent=concurrent, remaining=remaining, scratch=scratch)
+        _check_stopped(search, pool)
+        _check_over(search.ledger)
+        _check_any_complete(search.ledger)
+        search.ledger.record_stage(SEARCHED, str(config.num_trials))
+        if config.confirm is not None:
+            search.observe(Event(kind="stage", text="confirming on the test split"))
+            run_confirm(search, pool, concurrent=concurrent)
+            _check_stopped(search, pool)
+            search.ledger.record_stage(CONFIRMED, confirm_key(config))
+
+
+def _check_over(ledger: Ledger) -> None:
+    left = left_to_search(ledger)
+    if left:
+        raise StudyError(f"the search ended with {left} trials open", "resume the study")
+
+
+def _check_any_complete(ledger: Ledger) -> None:
+    rows = ledger.rows()
+    if any(row.state == "complete" for row in rows):
+        return
+    reasons = Counter(row.reason for row in rows if row.state == "failed")
+    reason, count = reasons.most_common(1)[0] if reasons else ("pruned", len(rows))
+    raise StudyError(
+        f"none of the {len(rows)} trials was completed; {count} failed with: {reason}",
+        "remove the cause in the study file, and run it under another name",
+    )
+
+
+def _check_stopped(search: Search, pool: SlotPool) -> None:
+    if pool.failure:
+        raise StudyError(
+            f"no worker group could be kept alive; the last one ended with: {pool.failure}",
+            "look at the end of the log, remove the cause, then resume the study",
+        )
+    if search.stop.is_set():
+        raise InterruptedStudy(f"study {search.config.study}; a run that had begun has a checkpoint")
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A directory for what Ray insists on writing; nothing in it is read back."""
+    path = Path(tempfile.mkdtemp(prefix="study-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _pool(config: StudyConfig, count: int, *, scratch: Path) -> Iterator[SlotPool]:
+    resources = config.resources
+    pool = SlotPool(
+        count,
+        workers=resources.workers,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker,
+        scratch=scratch,
+    )
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextlib.contextmanager
+def _interrupting(search: Search, pool: SlotPool) -> Iterator[None]:
+    """While open, setting ``search.stop`` asks every run to save and end."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if search.stop.wait(0.2):
+                pool.interrupt()
+                return
+
+    thread = threading.Thread(target=watch, name="interrupt-watcher", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,192 @@
+"""What runs inside a slot's Ray Train workers: take a run, execute it, report, take the next."""
+
+import logging
+import os
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import torch
+import torch.distributed as dist
+
+from study.config import StudyConfig
+from study.data.augment import tune_malloc
+from study.distributed.runs import build_run, evaluate_best
+from study.distributed.stream import StreamSettings, batch_stream
+from study.distributed.switchboard import Taken
+from study.errors import StudyError, TrainingFault
+from study.training import Batch, Hooks, train_run
+from study.types import EpochResult, RunOutcome, RunSpec
+
+logger = logging.getLogger(__name__)
+
+GROWTH_BYTES: Final = 4 * 2**30  # a worker that has grown by so much since its first run leaves, and is replaced
+AGREE_EVERY: Final = 8  # steps between two votes of several ranks on whether to stop
+
+
+def slot_loop(config: dict[str, Any]) -> None:
+    """The train loop of a slot: executes runs until the switchboard closes."""
+    from ray.train import get_context
+
+    context = get_context()
+    switchboard, slot = config["switchboard"], config["slot"]
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    tune_malloc()
+    interrupted = threading.Event()
+    threading.Thread(target=_watch_interrupt, args=(switchboard, interrupted), daemon=True).start()
+    first_bytes = 0
+    while True:
+        has_grown = first_bytes and _resident_bytes() > first_bytes + GROWTH_BYTES
+        taken: Taken = ("close", None)
+        if rank == 0 and not has_grown:
+            taken = ray.get(switchboard.take.remote(slot))
+        order, spec = _same_on_all_ranks(taken, world_size)
+        if order == "close":
+            return
+        if order == "again":
+            continue
+        link = _Link(switchboard, spec, rank=rank, world_size=world_size, interrupted=interrupted)
+        if not _execute_reported(spec, link):
+            return
+        first_bytes = first_bytes or _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    """Memory that this process holds (Linux), 0 where it cannot be known."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def _watch_interrupt(switchboard: Any, interrupted: threading.Event) -> None:
+    try:
+        ray.get(switchboard.wait_interrupted.remote())
+        interrupted.set()
+    except ray.exceptions.RayError:
+        logger.info("the switchboard is gone; the slot is being closed")
+
+
+def _same_on_all_ranks(value: Any, world_size: int) -> Any:
+    """Rank 0's value on every rank."""
+    if world_size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class _Link:
+    """A run's line to the switchboard; every rank gets the same answers."""
+
+    def __init__(
+        self,
+        switchboard: Any,
+        spec: RunSpec,
+        *,
+        rank: int,
+        world_size: int,
+        interrupted: threading.Event,
+    ) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._switchboard, self._spec, self._interrupted = switchboard, spec, interrupted
+        self._asked = 0
+
+    def on_epoch(self, result: EpochResult) -> bool:
+        answer = None
+        if self.rank == 0:
+            answer = ray.get(self._switchboard.epoch.remote(self._spec.run_id, self._spec.attempt, result))
+        return bool(_same_on_all_ranks(answer, self.world_size))
+
+    def report_end(self, outcome: RunOutcome, *, anyone: bool = False) -> None:
+        """Rank 0 reports, or with ``anyone`` whichever rank failed; the switchboard keeps the first report."""
+        if self.rank == 0 or anyone:
+            ray.get(self._switchboard.end.remote(self._spec.run_id, self._spec.attempt, outcome))
+
+    def should_stop(self) -> bool:
+        if self.world_size == 1:
+            return self._interrupted.is_set()
+        self._asked += 1
+        if self._asked % AGREE_EVERY:
+            return False
+        vote = torch.tensor(
+            [float(self._interrupted.is_set())], device=_device() if dist.get_backend() == "nccl" else None
+        )
+        dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+        return bool(vote.item())
+
+
+def _execute_reported(spec: RunSpec, link: _Link) -> bool:
+    """Execute a run and report its end; false when this process should not take another one.
+
+    A fault costs the study one run. After an error that is not ours the process may be damaged (a CUDA context, for
+    example). With several ranks only a fault that all of them have at the same step may be returned: after any other
+    the ranks would answer each other's collectives, so the group is started again.
+    """
+    try:
+        link.report_end(execute(spec, link))
+    except TrainingFault as error:
+        link.report_end(_failed(spec, error.message))
+    except Exception as error:
+        logger.warning("run %s failed\n%s", spec.run_id, traceback.format_exc())
+        link.report_end(
+            _failed(spec, error.message if isinstance(error, StudyError) else _one_line(error)), anyone=True
+        )
+        if link.world_size > 1:
+            raise
+        return isinstance(error, StudyError)
+    return True
+
+
+def _failed(spec: RunSpec, reason: str) -> RunOutcome:
+    return RunOutcome(state="failed", reason=reason, checkpoint=spec.directory)
+
+
+def execute(spec: RunSpec, link: _Link) -> RunOutcome:
+    """Train or evaluate one run in this worker.
+
+    Raises:
+        StudyError: the run cannot go on; the study can.
+    """
+    config = StudyConfig.model_validate(dict(spec.config))
+    parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint)
+    directory = Path(spec.directory)
+    if spec.kind == "evaluate":
+        return evaluate_best(parts, directory, split="test", device=_device(), write=link.rank == 0)
+    stream_settings = StreamSettings(
+        root=config.data.prepared,
+        fingerprint=parts.dataset.fingerprint,
+        policy=config.augment.policy,
+        seed=spec.seed,
+        task_cpus=min(1.0, config.resources.cpus_per_worker),
+    )
+
+    def stream(start_step: int) -> Iterator[Batch]:
+        return batch_stream(plan, stream_settings, rank=link.rank, world_size=link.world_size, start_step=start_step)
+
+    outcome = train_run(
+        parts,
+        stream=stream,
+        directory=directory,
+        attempt=spec.attempt,
+        reported_epoch=spec.reported_epoch,
+        hooks=Hooks(on_epoch=link.on_epoch, should_stop=link.should_stop),
+        device=_device(),
+    )
+    if outcome.state == "complete" and outcome.best_epoch:
+        evaluate_best(parts, directory, split="val", device=_device(), write=link.rank == 0)
+    return outcome
+
+
+def _device() -> torch.device:
+    from ray.train.torch import get_device
+
+    device: torch.device = get_device()
+    return device
+
+
+def _one_line(error: Exception) -> str:
+    """Type and first line of an error; its text may be long, the reason column is not."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

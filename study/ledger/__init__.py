@@ -1,0 +1,25 @@
+"""The ledger: one Optuna storage that is the truth about a study.
+
+It holds every trial with its parameters, every epoch with all metrics, states, attempts, reasons, the runs of the
+confirmation and each reading of the test split. Whoever opens it needs nothing else to go on exactly where the study
+stood, or to print its table.
+"""
+
+from study.ledger.book import Ledger
+from study.ledger.lock import LockHolder, lock_holder, lock_study
+from study.ledger.pruning import HalvingPruner
+from study.ledger.records import LedgerStatus, LedgerTrial, Reading, RunRecord
+from study.ledger.storage import default_url
+
+__all__ = [
+    "HalvingPruner",
+    "Ledger",
+    "LedgerStatus",
+    "LedgerTrial",
+    "LockHolder",
+    "Reading",
+    "RunRecord",
+    "default_url",
+    "lock_holder",
+    "lock_study",
+]

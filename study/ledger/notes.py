@@ -1,0 +1,88 @@
+"""What the ledger keeps about the study as a whole: confirmation runs, test readings, stages.
+
+Every note is one attribute of the Optuna study under its own key, so nothing is ever rewritten:
+
+    run:<kind>:<trial>:<seed>     how a run of the confirmation ended
+    attempt:<trial>:<seed>        how often that run was begun
+    test:<time>:<trial>:<seed>    a reading of the test split
+    stage:<name>                  a phase that is over, the fingerprint of the data, and the like
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+from study.errors import StudyError
+from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
+from study.ledger.storage import answered
+from study.types import RunOutcome
+
+
+class StudyNotes:
+    """Notes of one study in a storage. All writing methods raise StudyError on a ledger opened for reading."""
+
+    def __init__(self, storage: BaseStorage, study_id: int, *, read_only: bool) -> None:
+        self._storage = storage
+        self._study_id = study_id
+        self._read_only = read_only
+
+    @answered
+    def claim_run(self, trial: str, seed: int) -> int:
+        """The attempt number (from 1) of a confirmation run that begins now; it rises with every call."""
+        key = f"attempt:{trial}:{seed}"
+        attempt = int(self._notes().get(key, 0)) + 1
+        self._note(key, attempt)
+        return attempt
+
+    @answered
+    def record_run(self, trial: str, seed: int, outcome: RunOutcome, *, kind: RunKind = "train") -> None:
+        """Keep how a run of the confirmation ended; ``trial`` is a number as text or ``baseline``."""
+        self._note(f"run:{kind}:{trial}:{seed}", outcome_to_json(outcome))
+
+    @answered
+    def run_records(self) -> list[RunRecord]:
+        """All recorded runs of the confirmation, in the order of their keys."""
+        records = []
+        for key, value in sorted(self._notes().items()):
+            if key.startswith("run:"):
+                _, kind, trial, seed = key.split(":")
+                run_kind: RunKind = "evaluate" if kind == "evaluate" else "train"
+                records.append(RunRecord(trial=trial, seed=int(seed), kind=run_kind, outcome=RunOutcome(**value)))
+        return records
+
+    @answered
+    def record_test_reading(self, trial: str, seed: int, *, time: datetime | None = None) -> None:
+        """Keep that a run read the test split, now or at ``time``; every reading counts, also a repeated one."""
+        moment = (time or datetime.now(UTC)).astimezone(UTC)
+        self._note(f"test:{moment.isoformat()}:{trial}:{seed}", value=True)
+
+    @answered
+    def test_readings(self) -> list[Reading]:
+        """All readings of the test split, oldest first."""
+        readings = []
+        for key in sorted(key for key in self._notes() if key.startswith("test:")):
+            time, trial, seed = key.removeprefix("test:").rsplit(":", 2)
+            readings.append(Reading(trial=trial, seed=int(seed), time=time))
+        return readings
+
+    @answered
+    def record_stage(self, name: str, value: Any) -> None:
+        """Keep something about the study under ``name`` (plain data), for example that its search is over."""
+        self._note(f"stage:{name}", value)
+
+    @answered
+    def stage(self, name: str) -> Any:
+        """What was kept under ``name``; None when nothing was."""
+        return self._notes().get(f"stage:{name}")
+
+    def _notes(self) -> dict[str, Any]:
+        return self._storage.get_study_user_attrs(self._study_id)
+
+    def _note(self, key: str, value: Any) -> None:
+        self._must_write()
+        self._storage.set_study_user_attr(self._study_id, key, value)
+
+    def _must_write(self) -> None:
+        if self._read_only:
+            raise StudyError("this ledger was opened for reading", "open it with read_only=False, holding the lock")

@@ -1,0 +1,129 @@
+"""Opening the database of a ledger, and saying clearly why it cannot be opened or does not answer."""
+
+import difflib
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from study.errors import EnvironmentFault, InputError
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SQLITE_TIMEOUT_S: Final = 60.0  # how long the writer waits for a reader, and a reader for the writer
+CONNECT_TIMEOUT_S: Final = 15
+
+
+def default_url(study_dir: Path) -> str:
+    """URL of the ledger that lies in the study's own directory."""
+    return f"sqlite:///{study_dir.resolve() / 'ledger.db'}"
+
+
+def open_storage(url: str, *, create: bool) -> BaseStorage:
+    """The Optuna storage at ``url`` (sqlite or PostgreSQL), with finished trials cached in memory.
+
+    Args:
+        url: database URL, as in ``sqlite:////abs/ledger.db`` or ``postgresql://user@host/db``.
+        create: make the file and the tables when they are missing; readers pass False.
+
+    Raises:
+        InputError: the URL is malformed, or there is no ledger to be read.
+        EnvironmentFault: the database does not answer, or its driver or schema does not fit.
+    """
+    quiet_optuna()
+    address = _address(url)
+    is_file = address.get_backend_name() == "sqlite"
+    if is_file and address.database:
+        _prepare_file(Path(address.database), create=create)
+    options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if is_file else {"pool_pre_ping": True}
+    if address.get_backend_name() == "postgresql":
+        options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S}
+    plain = address.render_as_string(hide_password=False)
+    try:
+        # Optuna fills in {SCHEMA_VERSION}; braces of ours have to be doubled.
+        backend = RDBStorage(
+            plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
+        )
+        return optuna.storages.get_storage(backend)
+    except (ImportError, NoSuchModuleError) as error:
+        raise EnvironmentFault(
+            f"no driver for the ledger at {_shown(address)}: {error}",
+            "install the driver (`pip install 'psycopg[binary]'` for PostgreSQL)",
+        ) from error
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise EnvironmentFault(
+            f"the ledger at {_shown(address)} cannot be opened: {reason}",
+            "check that the database runs, that the address is right and that the file is a ledger",
+        ) from error
+
+
+def find_study(storage: BaseStorage, name: str) -> int:
+    """Optuna's id of the study called ``name``.
+
+    Raises:
+        InputError: there is none; the fix names studies that sound alike.
+    """
+    names = {study.study_name: study._study_id for study in storage.get_all_studies()}  # noqa: SLF001
+    if name in names:
+        return names[name]
+    near = difflib.get_close_matches(name, names, n=3) or sorted(names)[:3]
+    fix = f"did you mean {' or '.join(near)}?" if near else "run it first: `study run FILE`"
+    raise InputError(f"the ledger knows no study {name!r}", fix)
+
+
+def answered(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn a database that stops answering into an error that says so; the study can be resumed afterwards."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = error.__cause__ or error
+            reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+            raise EnvironmentFault(
+                f"the ledger's database did not answer: {reason}", "see to the database, then resume the study"
+            ) from error
+
+    return wrapper
+
+
+def quiet_optuna() -> None:
+    """Hand Optuna's messages to the logging module, warnings and above only; it would print them otherwise."""
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _address(url: str) -> URL:
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        raise InputError(
+            f"the ledger's address {url.rpartition('@')[2]!r} is not a database URL",
+            "write it as sqlite:////abs/ledger.db",
+        ) from error
+    # Without a driver in the URL, SQLAlchemy before 2.1 would ask for psycopg2.
+    return address.set(drivername="postgresql+psycopg") if address.drivername in {"postgresql", "postgres"} else address
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.exists():
+        raise InputError(f"there is no ledger at {path}", "check the name of the study, or run it first")
+
+
+def _shown(address: URL) -> str:
+    return address.render_as_string(hide_password=True)

@@ -1,0 +1,50 @@
+"""Networks by name: any timm backbone with a linear head. Nothing here knows which loss will train it."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from torch import nn
+
+from study.models.backbones import list_backbones, make_timm_classifier, nearest_backbones
+from study.models.torchvision_ops import declare_missing_operators
+
+__all__ = ["MODELS", "declare_missing_operators", "list_backbones", "make_model", "nearest_backbones"]
+
+MODELS: Final[Mapping[str, Callable[..., nn.Module]]] = {"timm": make_timm_classifier}
+
+
+def make_model(
+    name: str,
+    *,
+    num_outputs: int,
+    in_channels: int = 1,
+    pretrained: bool | str = False,
+    drop_rate: float = 0.0,
+    image_size: int | None = None,
+) -> nn.Module:
+    """Build a network that maps images [N, in_channels, H, W] to logits [N, num_outputs].
+
+    Args:
+        name: any timm backbone, with or without the tag of its pretrained weights (``efficientnet_b3.ra2_in1k``).
+        num_outputs: size of the head, >= 1; the criterion knows it.
+        in_channels: channels of the images; pretrained first convolutions are summed up or repeated to fit.
+        pretrained: False for random weights, True for timm's hub (or its local cache), or a local ``.safetensors`` or
+            ``.pth`` file with a state dict of the same backbone (read without unpickling code); the head is always
+            fresh.
+        drop_rate: dropout before the head, in [0, 1).
+        image_size: side of the square images in pixels; only backbones of fixed input size (vision transformers) look
+            at it.
+
+    Raises:
+        InputError: an unknown name (with the nearest spellings), a number outside its range, or a file that does not
+            hold the weights of this backbone.
+        EnvironmentFault: pretrained weights are neither cached nor reachable.
+    """
+    return MODELS["timm"](
+        name,
+        num_outputs=num_outputs,
+        in_channels=in_channels,
+        pretrained=pretrained,
+        drop_rate=drop_rate,
+        image_size=image_size,
+    )

@@ -1,0 +1,78 @@
+"""The order of trials, and what a confirmation establishes."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from study.report.words import and_list
+from study.types import ConfirmRow, StudyResult, TrialRow
+
+BASELINE: Final = "baseline"
+SIGNIFICANT: Final = 0.05
+_STATE_ORDER: Final = {"complete": 0, "pruned": 1, "failed": 2, "running": 3, "waiting": 4}
+
+
+def ranked(result: StudyResult) -> list[TrialRow]:
+    """The rows, best first: complete by value, then pruned by value, then failed, then what still runs."""
+    sign = -1.0 if result.mode == "max" else 1.0
+
+    def key(row: TrialRow) -> tuple[int, float, int, str]:
+        value = row.value if row.value is not None and not math.isnan(row.value) else math.inf
+        by_value = sign * value if math.isfinite(value) else math.inf
+        return _STATE_ORDER[row.state], by_value, len(row.trial), row.trial
+
+    return sorted(result.rows, key=key)
+
+
+def confirm_ranked(result: StudyResult) -> list[ConfirmRow]:
+    """The confirmed trials by their mean on the test split, best first; the baseline stands last."""
+    sign = -1.0 if result.mode == "max" else 1.0
+    return sorted(
+        result.confirmed,
+        key=lambda row: (row.trial == BASELINE, math.inf if math.isnan(row.mean) else sign * row.mean, row.trial),
+    )
+
+
+def test_metric(result: StudyResult) -> str:
+    """The study's metric as it is called on the test split: ``test/auroc_macro``."""
+    return f"test/{result.metric.split('/', 1)[-1]}"
+
+
+def verdict(result: StudyResult) -> str:
+    """What the confirmation establishes, in one sentence."""
+    candidates = [row for row in confirm_ranked(result) if row.trial != BASELINE]
+    baseline = next((row for row in result.confirmed if row.trial == BASELINE), None)
+    if not candidates:
+        return "No trial was confirmed."
+    if baseline is None:
+        return "No baseline was confirmed, so a difference from it cannot be judged."
+    seeds = _seeds_text([*candidates, baseline])
+    told = [row for row in candidates if not math.isnan(row.p_holm) and row.p_holm < SIGNIFICANT]
+    if not told:
+        return f"No difference from the baseline is established with {seeds}."
+    parts = [
+        part
+        for part in (_side(told, baseline, result, better=True), _side(told, baseline, result, better=False))
+        if part
+    ]
+    sentence = " and ".join(parts)
+    return (
+        f"{sentence[0].upper()}{sentence[1:]} on the test split (p < {SIGNIFICANT:g} after Holm's correction, {seeds})."
+    )
+
+
+def _side(told: Sequence[ConfirmRow], baseline: ConfirmRow, result: StudyResult, *, better: bool) -> str:
+    def is_better(row: ConfirmRow) -> bool:
+        return row.mean > baseline.mean if result.mode == "max" else row.mean < baseline.mean
+
+    names = [row.trial for row in told if is_better(row) == better]
+    if not names:
+        return ""
+    subject = f"trial {names[0]} is" if len(names) == 1 else f"trials {and_list(names)} are"
+    return f"{subject} {'better' if better else 'worse'} than the baseline"
+
+
+def _seeds_text(rows: Sequence[ConfirmRow]) -> str:
+    counts = sorted({len(row.values) for row in rows})
+    text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{text} {'seed' if counts[-1] == 1 else 'seeds'}"

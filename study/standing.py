@@ -1,0 +1,160 @@
+"""Where a study stands, from its ledger alone: the table, the confirmation with its statistics, what is left to do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from study.config import StudyConfig, apply_params
+from study.ledger import Ledger, RunRecord
+from study.stats import hedges_g, holm, mean_interval, welch
+from study.types import ConfirmRow, RunOutcome, StudyResult, TrialRow
+
+CONFIRMED: Final = "confirm finished"
+BASELINE: Final = "baseline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One configuration to confirm: a trial, or the study file's own values as the baseline."""
+
+    trial: str
+    params: Mapping[str, Any]
+    config: StudyConfig
+
+
+def choose_candidates(config: StudyConfig, rows: Sequence[TrialRow]) -> list[Candidate]:
+    """The best complete trials, then the baseline when the study file asks for it and searches anything."""
+    if config.confirm is None:
+        return []
+    complete = ranked_complete(rows, mode=config.mode)
+    chosen = [
+        Candidate(trial=row.trial, params=row.params, config=apply_params(config, row.params))
+        for row in complete[: config.confirm.top]
+    ]
+    if chosen and config.search and config.confirm.baseline:
+        chosen.append(Candidate(trial=BASELINE, params={}, config=config))
+    return chosen
+
+
+def ranked_complete(rows: Sequence[TrialRow], *, mode: str) -> list[TrialRow]:
+    """Complete trials, best value first; equal values in trial order."""
+    sign = -1.0 if mode == "max" else 1.0
+    complete = [row for row in rows if row.state == "complete" and row.value is not None]
+    return sorted(complete, key=lambda row: (sign * float(row.value or 0.0), int(row.trial)))
+
+
+def is_done(ledger: Ledger, config: StudyConfig) -> bool:
+    """Whether search and confirm have spent their budgets."""
+    confirmed = config.confirm is None or ledger.stage(CONFIRMED) == confirm_key(config)
+    return not left_to_search(ledger) and confirmed
+
+
+def left_to_search(ledger: Ledger) -> int:
+    """Trials that the search still has to finish: open ones and those not asked for yet."""
+    finished = sum(1 for row in ledger.rows() if row.state not in ("running", "waiting"))
+    return max(ledger.budget - finished, 0)
+
+
+def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -> StudyResult:
+    """Where a study stands, from its ledger alone."""
+    rows = tuple(ledger.rows())
+    done = is_done(ledger, config)
+    # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
+    own = [
+        RunRecord(
+            trial=row.trial, seed=config.seed, kind="train", outcome=RunOutcome(state="complete", metrics=row.metrics)
+        )
+        for row in rows
+    ]
+    confirmed = (
+        confirm_rows(
+            choose_candidates(config, rows),
+            [*own, *ledger.run_records()],
+            seeds=config.confirm.seeds,
+            metric=ledger.metric,
+        )
+        if config.confirm
+        else []
+    )
+    return StudyResult(
+        study=config.study,
+        state="done" if done else ("interrupted" if rows else "new"),
+        metric=ledger.metric,
+        mode=ledger.mode,
+        rows=rows,
+        confirmed=tuple(confirmed),
+        trials_planned=config.num_trials,
+        did_work=did_work,
+    )
+
+
+def confirm_key(config: StudyConfig) -> str:
+    """What a finished confirm stage covered; asking for more makes it unfinished."""
+    assert config.confirm is not None  # noqa: S101 - callers have checked
+    confirm = config.confirm
+    return f"trials={config.num_trials} top={confirm.top} seeds={list(confirm.seeds)} baseline={confirm.baseline}"
+
+
+def test_metric(metric: str) -> str:
+    """The test split's counterpart of a validation metric: ``val/x`` is ``test/x``."""
+    return "test/" + metric.removeprefix("val/")
+
+
+def confirm_rows(
+    candidates: Sequence[Candidate], records: Sequence[RunRecord], *, seeds: Sequence[int], metric: str
+) -> list[ConfirmRow]:
+    """Mean, SD, 95 % interval, effect and Holm-corrected Welch p-value of every candidate that has test results.
+
+    Effects and p-values compare with the baseline and are NaN without one, or with fewer than two seeds on a side.
+
+    Args:
+        candidates: the confirmed configurations, the baseline last.
+        records: training (``val/...`` metrics) and test (``test/...``) records of their runs.
+        seeds: seeds in the order of the study file; those without a test record are left out.
+        metric: the study's metric, ``val/...``.
+    """
+    samples = {c.trial: _by_seed(records, c.trial, seeds=seeds, metric=test_metric(metric)) for c in candidates}
+    base = list(samples.get(BASELINE, {}).values())
+    compared = {c.trial: list(samples[c.trial].values()) for c in candidates if c.trial != BASELINE}
+    p_values = {trial: _p_value(sample, base) for trial, sample in compared.items()}
+    known = [trial for trial, p in p_values.items() if not math.isnan(p)]
+    corrected = dict(zip(known, holm([p_values[trial] for trial in known]), strict=True))
+    rows = []
+    for candidate in candidates:
+        sample = samples[candidate.trial]
+        if not sample:
+            continue
+        interval = mean_interval(list(sample.values()))
+        validation = list(_by_seed(records, candidate.trial, seeds=seeds, metric=metric).values())
+        rows.append(
+            ConfirmRow(
+                trial=candidate.trial,
+                params=candidate.params,
+                seeds=tuple(sample),
+                values=tuple(sample.values()),
+                mean=interval.mean,
+                sd=interval.sd,
+                low=interval.low,
+                high=interval.high,
+                val_mean=sum(validation) / len(validation) if validation else math.nan,
+                effect=_effect(compared.get(candidate.trial, []), base),
+                p=p_values.get(candidate.trial, math.nan),
+                p_holm=float(corrected.get(candidate.trial, math.nan)),
+            )
+        )
+    return rows
+
+
+def _by_seed(records: Sequence[RunRecord], trial: str, *, seeds: Sequence[int], metric: str) -> dict[int, float]:
+    kind = "evaluate" if metric.startswith("test/") else "train"
+    found = {r.seed: r.outcome.metrics.get(metric) for r in records if r.trial == trial and r.kind == kind}
+    return {seed: float(value) for seed in seeds if (value := found.get(seed)) is not None}
+
+
+def _p_value(sample: list[float], base: list[float]) -> float:
+    return float(welch(sample, base).p) if len(sample) > 1 and len(base) > 1 else math.nan
+
+
+def _effect(sample: list[float], base: list[float]) -> float:
+    return float(hedges_g(sample, base)) if len(sample) > 1 and len(base) > 1 else math.nan

@@ -1,0 +1,171 @@
+"""The journal: every record of a study in order, one JSON line each, in its directory.
+
+A record is written here before anything else happens with it. A kill can tear only the last line, which is cut off on
+opening. What is in the journal already (an epoch, a start or an end that is told again after a resume) is not written
+again, so each epoch has one record with one time for ever, and MLflow takes a second delivery of it for the same point.
+"""
+
+import hashlib
+import json
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from study.errors import StudyError
+
+Kind = Literal["study", "start", "epoch", "end", "test", "artifact", "close"]
+Run = tuple[str, int]
+NO_RUN: Final[Run] = ("", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One line of the journal. ``trial`` is empty where a record concerns the study as a whole."""
+
+    sequence: int
+    kind: Kind
+    trial: str
+    seed: int
+    time_ms: int
+    payload: Mapping[str, Any]
+
+    @property
+    def run(self) -> Run:
+        """The run that the record concerns."""
+        return self.trial, self.seed
+
+
+class Journal:
+    """Append-only; safe for one process with several threads.
+
+    Attributes:
+        study_id: random name of this study, which tells studies of one name apart; ``study`` records hold it.
+        count: number of records.
+
+    Raises:
+        StudyError: a line other than the last one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen: dict[Run, set[str]] = defaultdict(set)
+        self._epochs: dict[Run, set[int]] = defaultdict(set)
+        self._open: set[Run] = set()
+        self._ended: dict[Run, object] = {}
+        self.count = 0
+        self.study_id = ""
+        size = self._load()
+        self._file = path.open("ab")
+        self._file.truncate(size)
+        self.study_id = self.study_id or uuid.uuid4().hex
+
+    def append(self, kind: Kind, *, run: Run = NO_RUN, payload: Mapping[str, Any]) -> bool:
+        """Write a record unless the journal has it already; whether it was written."""
+        with self._lock:
+            if self._is_known(kind, run, payload):
+                return False
+            record = Record(
+                sequence=self.count + 1,
+                kind=kind,
+                trial=run[0],
+                seed=run[1],
+                time_ms=time.time_ns() // 1_000_000,
+                payload=payload,
+            )
+            self._file.write(_line(record))
+            self._file.flush()
+            self._note(record)
+            return True
+
+    def read(self, offset: int, *, limit: int) -> list[tuple[Record, int]]:
+        """Up to ``limit`` records from byte ``offset`` on, each with the offset behind it."""
+        records: list[tuple[Record, int]] = []
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            while len(records) < limit and (line := file.readline()).endswith(b"\n"):
+                offset += len(line)
+                records.append((Record(**json.loads(line)), offset))
+        return records
+
+    def num_epochs(self, run: Run) -> int:
+        """Number of epochs of a run that the journal has."""
+        return len(self._epochs[run])
+
+    def open_runs(self) -> list[Run]:
+        """Runs that have begun and not ended, in order."""
+        return sorted(self._open)
+
+    def close(self) -> None:
+        """Close the file; records cannot be appended any more."""
+        self._file.close()
+
+    def _load(self) -> int:
+        """Read what is there; the number of bytes that are whole."""
+        size = 0
+        if not self._path.exists():
+            return size
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    self._note(Record(**json.loads(line)))
+                except (ValueError, TypeError, KeyError) as error:
+                    raise StudyError(
+                        f"line {number} of {self._path} is damaged ({error})",
+                        f"move {self._path} away: what is in MLflow stays, new runs get new entries",
+                    ) from error
+                size += len(line)
+        return size
+
+    def _is_known(self, kind: Kind, run: Run, payload: Mapping[str, Any]) -> bool:
+        match kind:
+            case "study" | "close":
+                return False
+            case "end":
+                return run in self._ended and self._ended[run] == payload["state"]
+            case "start" if self._ended.get(run) == "running":
+                return False
+        return _key(kind, payload) in self._seen[run]
+
+    def _note(self, record: Record) -> None:
+        self.count += 1
+        run = record.run
+        self.study_id = self.study_id or record.payload.get("study_id", "")
+        if record.kind == "start":
+            self._ended.pop(run, None)
+            self._open.add(run)
+        elif record.kind == "epoch":
+            self._epochs[run].add(record.payload["epoch"])
+        elif record.kind == "end":
+            self._ended[run] = record.payload["state"]
+            self._open.discard(run)
+        self._seen[run].add(_key(record.kind, record.payload))
+
+
+def _key(kind: Kind, payload: Mapping[str, Any]) -> str:
+    """What makes two records of a run the same: an epoch's number, an attempt's number, else all of the content."""
+    if kind == "epoch":
+        return f"epoch {payload['epoch']}"
+    if kind == "start":
+        return f"start {payload['attempt']}"
+    digest = hashlib.blake2b(json.dumps(payload, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return f"{kind} {digest}"
+
+
+def _line(record: Record) -> bytes:
+    fields = {
+        "sequence": record.sequence,
+        "kind": record.kind,
+        "trial": record.trial,
+        "seed": record.seed,
+        "time_ms": record.time_ms,
+        "payload": record.payload,
+    }
+    return json.dumps(fields).encode() + b"\n"

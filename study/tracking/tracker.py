@@ -1,0 +1,157 @@
+"""What the driver of a study tells MLflow; every call returns at once, and telling twice does no harm."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from study.config import StudyConfig
+from study.errors import StudyError
+from study.tracking.delivery import CURSOR_FILE, JOURNAL_FILE, Delivery
+from study.tracking.journal import Journal, Run
+from study.tracking.mirror import Mirror
+from study.tracking.server import default_uri
+from study.types import EpochResult, RunOutcome
+
+CLOSE_TIMEOUT_S: Final = 30.0
+Stage = Literal["search", "confirm"]
+
+
+class Tracker:
+    """The writer of a study's MLflow experiment; there is one, in the process that holds the study's lock.
+
+    After a resume the driver may tell everything that its ledger knows once more: what the journal has is skipped.
+
+    Args:
+        study_dir: holds ``journal.jsonl`` and its cursor; and, by default, MLflow's database and artifacts.
+        tracking_uri: MLflow's address; empty for a database in ``study_dir``.
+        config: the resolved study file; its ``study`` is the name of the experiment.
+
+    Raises:
+        StudyError: the journal is damaged.
+    """
+
+    def __init__(self, study_dir: Path, tracking_uri: str, config: StudyConfig) -> None:
+        study_dir.mkdir(parents=True, exist_ok=True)
+        self.tracking_uri: str = tracking_uri or default_uri(study_dir)
+        self._journal = Journal(study_dir / JOURNAL_FILE)
+        self._closed = False
+        mirror = Mirror(
+            self.tracking_uri,
+            study=config.study,
+            study_id=self._journal.study_id,
+            artifact_dir=study_dir / "mlartifacts",
+        )
+        self._delivery = Delivery(
+            self._journal, mirror, cursor_path=study_dir / CURSOR_FILE, tracking_uri=self.tracking_uri
+        )
+        self._append(
+            "study",
+            payload={
+                "study_id": self._journal.study_id,
+                "metric": config.metric,
+                "mode": config.mode,
+                "search_seed": config.seed,
+                "config": _yaml(config),
+            },
+        )
+        self._delivery.start()
+
+    def start_run(
+        self,
+        trial: str,
+        seed: int,
+        *,
+        params: Mapping[str, Any],
+        config: StudyConfig | Mapping[str, Any] | None = None,
+        attempt: int = 1,
+        stage: Stage = "search",
+    ) -> None:
+        """A run begins, or goes on with a higher ``attempt``.
+
+        Args:
+            trial: the ledger's number as text, or ``baseline``.
+            seed: the run's seed; (trial, seed) is one MLflow run for ever.
+            params: the sampled parameters by dotted path; they never change for a trial.
+            config: the resolved study file of this run, kept as artifact ``config.yaml``.
+            attempt: from 1.
+            stage: ``search`` for the run that the ledger's value comes from.
+        """
+        payload = {"params": dict(params), "attempt": attempt, "stage": stage, "config": _yaml(config)}
+        self._append("start", run=(trial, seed), payload=payload)
+
+    def log_epoch(self, trial: str, seed: int, result: EpochResult) -> bool:
+        """An epoch is done; whether it is news. NaN metrics are left out in MLflow, which would draw them as zero."""
+        metrics = {key: float(value) for key, value in result.metrics.items()}
+        payload = {"epoch": result.epoch, "metrics": metrics, "images": result.images, "seconds": float(result.seconds)}
+        return self._append("epoch", run=(trial, seed), payload=payload)
+
+    def end_run(self, trial: str, seed: int, outcome: RunOutcome, *, artifacts: Sequence[Path] = ()) -> None:
+        """A run has ended; state ``running`` means that it was interrupted and will go on.
+
+        MLflow's status is FINISHED for complete and pruned runs (tag ``study.state`` tells which), FAILED or KILLED.
+        The metrics of the best epoch become ``best/...``. ``artifacts`` are small files (figures, tables).
+        """
+        run = (trial, seed)
+        metrics = {key: float(value) for key, value in outcome.metrics.items()}
+        payload = {
+            "state": "running" if outcome.state == "waiting" else outcome.state,
+            "best_epoch": outcome.best_epoch,
+            "metrics": metrics,
+            "checkpoint": outcome.checkpoint,
+            "reason": outcome.reason,
+            "epochs": self._journal.num_epochs(run),
+        }
+        self._append("end", run=run, payload=payload)
+        self.log_artifacts(trial, seed, artifacts)
+
+    def log_test(self, trial: str, seed: int, outcome: RunOutcome, *, artifacts: Sequence[Path] = ()) -> None:
+        """A run was evaluated on the test split: its ``test/...`` metrics, and the files that go with them."""
+        metrics = {key: float(value) for key, value in outcome.metrics.items()}
+        self._append("test", run=(trial, seed), payload={"metrics": metrics, "best_epoch": outcome.best_epoch})
+        self.log_artifacts(trial, seed, artifacts)
+
+    def log_artifacts(self, trial: str, seed: int, paths: Sequence[Path], *, folder: str = "") -> None:
+        """Copy small files to a run (``trial`` empty: to the study itself); they have to stay until `close`."""
+        for path in paths:
+            where = {"path": str(path.resolve()), "folder": folder}
+            changed = path.stat().st_mtime_ns if path.exists() else 0
+            self._append("artifact", run=(trial, seed), payload={**where, "changed": changed})
+
+    def open_runs(self) -> list[Run]:
+        """(trial, seed) of every run that has begun and not ended, also by a process that was killed."""
+        return self._journal.open_runs()
+
+    def close(
+        self, timeout_s: float = CLOSE_TIMEOUT_S, *, state: Literal["done", "interrupted", "failed"] = "done"
+    ) -> int:
+        """End the study's parent run, wait until MLflow has everything, and stop.
+
+        Runs that are still open are marked as interrupted. What could not be delivered in ``timeout_s`` seconds stays
+        in the journal for the next time; the result is the number of such records.
+        """
+        if self._closed:
+            return 0
+        for trial, seed in self.open_runs():
+            self.end_run(trial, seed, RunOutcome(state="running"))
+        self._append("close", payload={"state": state})
+        left = self._delivery.stop(timeout_s)
+        self._closed = True
+        self._journal.close()
+        return left
+
+    def _append(self, kind: Any, *, run: Run = ("", 0), payload: Mapping[str, Any]) -> bool:
+        if self._closed:
+            raise StudyError("the tracker was closed already", "open a new one")
+        is_news = self._journal.append(kind, run=run, payload=payload)
+        if is_news:
+            self._delivery.wake()
+        return is_news
+
+
+def _yaml(config: StudyConfig | Mapping[str, Any] | None) -> str:
+    if config is None:
+        return ""
+    plain = dict(config) if isinstance(config, Mapping) else config.model_dump(mode="json")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,139 @@
+"""Records that cross room borders: frozen, plain, JSON-able data without numpy or torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What one epoch of one run gave.
+
+    ``metrics`` has the keys of the metric table (``train/loss``, ``val/auroc_macro``, ...); ``epoch`` counts from 1;
+    ``seconds`` is wall time of the epoch with its evaluation; ``images`` counts training images over all ranks.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """All that a worker needs for one run: one configuration, one seed.
+
+    ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
+    parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
+    already; ``attempt`` fences off older tries.
+    """
+
+    trial: str
+    seed: int
+    attempt: int
+    directory: str
+    config: Mapping[str, Any]
+    fingerprint: str = ""
+    reported_epoch: int = 0
+    kind: Literal["train", "evaluate"] = "train"
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run inside its study, as in ``runs/<trial>-s<seed>``."""
+        return f"{self.trial}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a run ended. ``metrics`` are those of the best epoch (train) or of the test split (evaluate)."""
+
+    state: TrialState
+    best_epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow:
+    """One line of the result table, for the terminal, for JSON and for figures.
+
+    ``value`` is the study's metric at the best epoch; ``metrics`` those of that epoch; ``curve`` is the metric of every
+    epoch; NaN where a metric is undefined.
+    """
+
+    trial: str
+    state: TrialState
+    value: float | None
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    seeds: tuple[int, ...]
+    epochs: int
+    curve: tuple[float, ...] = ()
+    mlflow_run_ids: tuple[str, ...] = ()
+    checkpoint: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmRow:
+    """What several seeds of one configuration gave on the test split.
+
+    ``values`` holds the study's metric on the test split, one per seed in the order of ``seeds``; ``low`` and ``high``
+    bound the 95 % interval of the mean (Student's t); ``effect`` is Hedges' g against the baseline, ``p`` Welch's
+    p-value against it and ``p_holm`` the same after Holm's correction over the confirmed trials. NaN where undefined.
+    """
+
+    trial: str
+    params: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    mean: float
+    sd: float
+    low: float
+    high: float
+    val_mean: float
+    effect: float = float("nan")
+    p: float = float("nan")
+    p_holm: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened in a study, for whoever shows it.
+
+    ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``); ``epoch`` carries ``result``;
+    ``started`` and ``ended`` frame a run; ``tested`` carries the value on the test split;
+    ``warning`` is for the user's eyes.
+    """
+
+    kind: Literal["stage", "progress", "started", "epoch", "ended", "tested", "warning"]
+    text: str = ""
+    trial: str = ""
+    seed: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+    result: EpochResult | None = None
+    value: float | None = None
+    state: TrialState = "running"
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResult:
+    """Where a study stands: its table, its confirmation, and whether its budget is spent.
+
+    ``metric`` and ``mode`` are the study's; ``state`` is ``new``, ``running``, ``interrupted`` or ``done``.
+    """
+
+    study: str
+    state: Literal["new", "running", "interrupted", "done"]
+    metric: str
+    mode: Literal["max", "min"]
+    rows: tuple[TrialRow, ...]
+    confirmed: tuple[ConfirmRow, ...] = ()
+    trials_planned: int = 0
+    did_work: bool = True
