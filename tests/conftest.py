@@ -1,0 +1,63 @@
+"""Fixtures that several test folders share."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import settings
+
+from study.data.shards import DATASET_FILE, MANIFEST_FILE, SHARD_FOLDER, open_dataset, write_shard
+
+# A build machine tries the same examples every time; a developer's machine keeps looking for new ones.
+settings.register_profile("build", derandomize=True, deadline=None)
+settings.register_profile("developer", deadline=None)
+settings.load_profile("build" if os.environ.get("CI") else "developer")
+
+CLASSES = ("normal", "benign", "malignant")
+
+
+def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0) -> Path:
+    """A prepared dataset whose classes differ in the brightness of a square; two sources, three splits."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % 3
+    pixels = rng.integers(0, 90, (images, size, size), dtype=np.uint8)
+    for i, label in enumerate(labels):
+        pixels[i, 8:20, 8:20] += np.uint8(50 * label + 20)
+    (root / SHARD_FOLDER).mkdir(parents=True)
+    half = images // 2
+    records = {}
+    for name, part in (("a.arrow", pixels[:half]), ("b.arrow", pixels[half:])):
+        record = write_shard(root / SHARD_FOLDER / name, part)
+        records[name] = [record.rows, record.size_bytes, record.crc32]
+    sources = np.where(np.arange(images) % 2 == 0, "site_a", "site_b")
+    manifest = pd.DataFrame(
+        {
+            "image_id": [f"{i:016x}" for i in range(images)],
+            "patient_id": [f"{i // 2:016x}" for i in range(images)],
+            "source": sources,
+            "segment": sources,
+            "label": pd.array(labels, dtype="Int64"),
+            "split": np.array(["train", "train", "val", "test"])[np.arange(images) // 4 % 4],
+            "shard": np.where(np.arange(images) < half, "a.arrow", "b.arrow"),
+            "shard_row": np.arange(images) % half,
+        }
+    )
+    manifest.to_parquet(root / MANIFEST_FILE)
+    about = {"format": 1, "classes": CLASSES, "image_size": size, "fingerprint": f"tiny-{images}-{size}-{seed}"}
+    (root / DATASET_FILE).write_text(json.dumps(about | {"shards": records, "settings": {}, "counts": {}}))
+    return root
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path):
+    """An open prepared dataset of 96 images of 32 pixels."""
+    return open_dataset(write_dataset(tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    """The function that writes a tiny prepared dataset into a folder."""
+    return write_dataset

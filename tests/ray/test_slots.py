@@ -1,0 +1,168 @@
+"""Warm slots: runs one after another in the same workers, and what happens when a worker dies."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from study import checkpoint
+from study.config import StudyConfig
+from study.data.shards import open_dataset
+from study.distributed.slots import SlotPool, run_directly
+from study.distributed.specs import make_spec
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def config(make_dataset, tmp_path_factory):
+    """A study on the tiny dataset: three epochs of a small network."""
+    root = make_dataset(tmp_path_factory.mktemp("slots") / "tiny")
+    return StudyConfig.model_validate(
+        {
+            "study": "slots",
+            "data": {
+                "prepared": str(root),
+                "image_size": 32,
+                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
+            },
+            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
+            "augment": {"policy": "none"},
+            "train": {"epochs": 3, "batch_size": 12},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def pool(cluster, tmp_path_factory):
+    """One slot of one worker, shared by the tests that leave it usable."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    pool = SlotPool(1, workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, scratch=scratch)
+    yield pool
+    pool.close()
+
+
+def small(config, cpus):
+    """The same study with less of a CPU for each worker, so that it finds room beside the module's pool."""
+    return config.model_copy(update={"resources": config.resources.model_copy(update={"cpus_per_worker": cpus})})
+
+
+def run_all(pool, specs, on_event=lambda *_: None, stop=None):
+    """Run specifications; the outcomes by run."""
+    ends = {}
+
+    def hear(spec, kind, payload):
+        on_event(spec, kind, payload)
+        if kind == "end":
+            ends[spec.run_id] = payload
+
+    run_directly(pool, specs, concurrent=1, on_event=hear, stop=stop or threading.Event())
+    return ends
+
+
+def metrics_of(directory):
+    return repr([dict(epoch.metrics) for epoch in checkpoint.load_last(Path(directory)).history])
+
+
+def test_runs_follow_each_other_in_one_worker_and_do_not_touch_each_other(pool, config, tmp_path):
+    """The second run of a seed, in a worker that has run others, gives the curve of the first; it starts at once."""
+    specs = [make_spec(tmp_path, str(i), seed, config=config, attempt=1) for i, seed in enumerate([0, 1, 0])]
+    ends = run_all(pool, specs)
+    assert {end.state for end in ends.values()} == {"complete"}
+    assert metrics_of(specs[0].directory) == metrics_of(specs[2].directory)
+    assert metrics_of(specs[0].directory) != metrics_of(specs[1].directory)
+    assert (Path(specs[0].directory) / "predictions_val.parquet").exists()
+
+
+def test_a_run_whose_worker_is_killed_goes_on_from_its_checkpoint(pool, config, tmp_path):
+    """SIGKILL of the training process costs nothing: same curve, each epoch heard once, in order."""
+    calm = make_spec(tmp_path, "0", 0, config=config, attempt=1)
+    rough = make_spec(tmp_path, "1", 0, config=config, attempt=1)
+    heard = []
+
+    def on_event(spec, kind, payload):
+        if spec.trial == "1" and kind == "epoch":
+            heard.append(payload.epoch)
+            if payload.epoch == 1:
+                os.kill(worker_pid(), signal.SIGKILL)
+
+    ends = run_all(pool, [calm, rough], on_event)
+    assert ends["1-s0"].state == "complete"
+    assert heard == [1, 2, 3]
+    assert metrics_of(calm.directory) == metrics_of(rough.directory)
+
+
+def worker_pid():
+    """The process of the slot's only training worker."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command.startswith(b"ray::RayTrainWorker"):
+            return int(entry.name)
+    raise AssertionError("no training worker is running")
+
+
+def test_a_fault_of_one_run_costs_that_run(pool, config, tmp_path):
+    """A loss that is not finite fails its run with the step named; the slot takes the next run."""
+    wild = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 1e30, "clip_norm": None})})
+    specs = [
+        make_spec(tmp_path, "0", 0, config=wild, attempt=1),
+        make_spec(tmp_path, "1", 0, config=config, attempt=1),
+    ]
+    ends = run_all(pool, specs)
+    assert ends["0-s0"].state == "failed"
+    assert "at step" in ends["0-s0"].reason
+    assert ends["1-s0"].state == "complete"
+
+
+def test_an_interrupted_run_saves_and_a_closed_pool_leaves_nothing_behind(cluster, config, tmp_path):
+    """An interrupt ends the run as waiting, with a checkpoint; then no actor, placement group or CPU stays taken."""
+    # Placement groups of the module's pool are still there; this pool may add none that outlives it.
+    before = alive_groups()
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    long = small(config, 0.4).model_copy(update={"train": config.train.model_copy(update={"epochs": 500})})
+    spec = make_spec(tmp_path, "0", 0, config=long, attempt=1)
+    stop = threading.Event()
+
+    def on_event(_, kind, payload):
+        if kind == "epoch" and payload.epoch == 2:
+            stop.set()
+            pool.interrupt()
+
+    ends = run_all(pool, [spec], on_event, stop)
+    assert ends["0-s0"].state == "waiting"
+    state = checkpoint.load_last(Path(spec.directory))
+    steps_per_epoch = state.history[0].images // config.train.batch_size
+    assert state.step > len(state.history) * steps_per_epoch  # inside the epoch that was interrupted
+    pool.close()
+    deadline = time.monotonic() + 20
+    while alive_groups() != before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert alive_groups() == before
+
+
+def test_two_workers_train_one_model(cluster, config, tmp_path):
+    """Two ranks share each batch and end with one checkpoint, whose predictions cover the split once."""
+    pool = SlotPool(1, workers=2, cpus_per_worker=0.3, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    spec = make_spec(tmp_path, "0", 0, config=small(config, 0.3), attempt=1)
+    ends = run_all(pool, [spec])
+    pool.close()
+    assert ends["0-s0"].state == "complete", ends["0-s0"].reason
+    table = pq.read_table(Path(spec.directory) / "predictions_val.parquet")
+    dataset = open_dataset(config.data.prepared)
+    assert table["image_id"].to_pylist() == dataset.manifest["image_id"][dataset.rows("val")].tolist()
+
+
+def alive_groups():
+    """Ids of the placement groups that hold or wait for resources."""
+    table = ray.util.placement_group_table()
+    return {key for key, group in table.items() if group["state"] != "REMOVED"}

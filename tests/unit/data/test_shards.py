@@ -1,0 +1,247 @@
+"""Shards and prepared datasets: round trip, zero copy, damage, pickling."""
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import ipc
+
+from study.data import shards
+from study.data.shards import ShardRecord, open_dataset, read_shard, write_shard
+from study.errors import InputError
+
+SIZE = 24
+
+
+def _images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
+
+
+def _manifest(counts):
+    rows = []
+    for shard, count in counts.items():
+        for place in range(count):
+            number = len(rows)
+            rows.append(
+                {
+                    "source": "ab"[number % 2],
+                    "segment": f"seg_{number % 3}",
+                    "label": number % 3,
+                    "split": ("train", "train", "val", "test")[number % 4],
+                    "shard": shard,
+                    "shard_row": place,
+                    "drop_reason": "",
+                }
+            )
+    dropped = dict.fromkeys(rows[0]) | {"source": "a", "drop_reason": "birads 3", "split": "train"}
+    frame = pd.DataFrame([dropped, *rows])
+    return frame.astype({"label": "Int64", "shard_row": "Int64"})
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A folder with two shards of 5 and 3 images and one dropped row."""
+    folder = tmp_path / "prepared"
+    (folder / "shards").mkdir(parents=True)
+    records = {}
+    for seed, (name, count) in enumerate({"one.arrow": 5, "two.arrow": 3}.items()):
+        record = write_shard(folder / "shards" / name, _images(count, seed))
+        records[name] = [record.rows, record.size_bytes, record.crc32]
+    _manifest({"one.arrow": 5, "two.arrow": 3}).to_parquet(folder / "manifest.parquet")
+    about = {
+        "format": 1,
+        "classes": ["x", "y", "z"],
+        "image_size": SIZE,
+        "settings": {},
+        "counts": {},
+        "fingerprint": "f0",
+        "shards": records,
+    }
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_round_trip(tmp_path):
+    """A shard gives back the pixels that were written, with one record batch and the size in its metadata."""
+    path = tmp_path / "a.arrow"
+    record = write_shard(path, _images(7))
+    assert record == ShardRecord(rows=7, size_bytes=path.stat().st_size, crc32=zlib.crc32(path.read_bytes()))
+    assert np.array_equal(read_shard(path, expected=record), _images(7))
+    with ipc.open_file(str(path)) as reader:
+        assert reader.num_record_batches == 1
+        assert reader.schema.field("pixels").type == pa.binary(SIZE * SIZE)
+        assert reader.schema.metadata == {b"height": b"24", b"width": b"24"}
+
+
+def test_written_from_a_view_that_is_not_contiguous(tmp_path):
+    """Pixels with strides are stored in row-major order."""
+    write_shard(tmp_path / "a.arrow", _images(4)[:, :, ::2])
+    assert np.array_equal(read_shard(tmp_path / "a.arrow"), _images(4)[:, :, ::2])
+
+
+def test_pixels_are_mapped_and_hold_no_file_handle(tmp_path):
+    """Opened shards lie outside the heap, are read-only, and need no open file handle."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    views = []
+    for number in range(20):
+        write_shard(tmp_path / f"{number}.arrow", _images(2, number))
+        views.append(read_shard(tmp_path / f"{number}.arrow"))
+    allocated = pa.total_allocated_bytes()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert allocated < 10_000
+    assert not views[0].flags.writeable
+    assert np.array_equal(views[19], _images(2, 19))
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    """A write that dies leaves neither the shard nor a temporary file."""
+
+    def fail(*_args, **_kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(shards, "describe_shard", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_shard(tmp_path / "a.arrow", _images(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [_images(2)[0], _images(2).astype(np.float32), _images(0)])
+def test_other_arrays_are_refused(tmp_path, bad):
+    """Anything but uint8 [N, H, W] is refused before a file is made."""
+    with pytest.raises(InputError, match="expected uint8"):
+        write_shard(tmp_path / "a.arrow", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_in_any_order_over_shards(dataset):
+    """Pixels come in the order that was asked for, repeated rows too, as a copy."""
+    opened = open_dataset(dataset)
+    every = np.concatenate([_images(5, 0), _images(3, 1)])
+    rows = np.array([7, 0, 5, 0, 4])
+    found = opened.pixels(rows)
+    assert np.array_equal(found, every[rows])
+    found[:] = 0
+    assert np.array_equal(opened.pixels(rows), every[rows])
+    assert opened.pixels(np.array([], dtype=np.int64)).shape == (0, SIZE, SIZE)
+
+
+def test_columns_leave_out_dropped_rows(dataset):
+    """Only labelled rows with pixels are numbered; the dropped one stays in the file."""
+    opened = open_dataset(str(dataset))
+    assert len(opened) == 8
+    assert opened.labels_n.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert opened.labels_n.dtype == np.int64
+    assert opened.sources_n.tolist() == list("abababab")
+    assert opened.segments_n[:3].tolist() == ["seg_0", "seg_1", "seg_2"]
+    assert opened.rows("train").tolist() == [0, 1, 4, 5]
+    assert opened.rows("val").tolist() == [2, 6]
+    assert opened.classes == ("x", "y", "z")
+    assert len(shards.read_manifest(dataset)) == 9
+
+
+def test_pickle_is_small_and_opens_once(dataset):
+    """A pickled dataset is a few hundred bytes, and unpickling it twice gives one opened dataset."""
+    opened = open_dataset(dataset)
+    opened.pixels(np.array([1]))
+    sent = pickle.dumps(opened)
+    assert len(sent) < 400
+    first, second = pickle.loads(sent), pickle.loads(sent)
+    assert first is second
+    assert np.array_equal(first.pixels(np.array([6])), opened.pixels(np.array([6])))
+
+
+def test_dataset_replaced_while_in_use_is_noticed(dataset):
+    """A dataset that was prepared again meanwhile is refused by whoever still holds the old one."""
+    opened = open_dataset(dataset)
+    sent = pickle.dumps(opened)
+    about = json.loads((dataset / "dataset.json").read_text()) | {"fingerprint": "f1"}
+    (dataset / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="prepared again"):
+        pickle.loads(sent)
+    with pytest.raises(InputError, match="prepared again"):
+        len(opened)
+
+
+def _cut(path: Path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_cut, "bytes, expected"),
+        (_flip, "checksum"),
+        (Path.unlink, "is missing"),
+        (lambda p: p.write_bytes(b""), "(has 0 bytes|cannot be read)"),
+    ],
+)
+def test_damaged_shard_is_named(dataset, damage, words):
+    """A shard that was cut, changed in one bit, emptied or lost is named on first use; the others still work."""
+    damage(dataset / "shards" / "two.arrow")
+    opened = open_dataset(dataset)
+    assert np.array_equal(opened.pixels(np.array([0])), _images(5)[:1])
+    with pytest.raises(InputError, match=rf"shard two\.arrow .*{words}") as caught:
+        opened.pixels(np.array([0, 6]))
+    assert "study prepare" in caught.value.fix
+
+
+@pytest.mark.parametrize("damage", [_cut, lambda p: p.write_bytes(b"no arrow file"), lambda p: p.write_bytes(b"")])
+def test_damage_is_noticed_without_a_record_too(tmp_path, damage):
+    """A file that is no complete shard is refused even when nothing is known of it."""
+    write_shard(tmp_path / "a.arrow", _images(2))
+    damage(tmp_path / "a.arrow")
+    with pytest.raises(InputError, match=r"shard a\.arrow cannot be read"):
+        read_shard(tmp_path / "a.arrow")
+
+
+def test_shard_of_another_size_is_refused(dataset):
+    """A listed shard with images of another size is refused."""
+    record = write_shard(dataset / "shards" / "two.arrow", _images(3)[:, :8, :8])
+    about = json.loads((dataset / "dataset.json").read_text())
+    about["shards"]["two.arrow"] = [record.rows, record.size_bytes, record.crc32]
+    (dataset / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"two\.arrow holds images of \(8, 8\)"):
+        open_dataset(dataset).pixels(np.array([7]))
+
+
+def test_rows_that_do_not_exist_are_refused(dataset):
+    """A row number beyond the data, or below 0, is refused."""
+    for row in (8, -1):
+        with pytest.raises(InputError, match="asked of 8 images"):
+            open_dataset(dataset).pixels(np.array([row]))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is no prepared dataset"),
+        ("{", "is damaged"),
+        ('{"format": 2}', "has format 2; expected 1"),
+        ("[]", "is damaged"),
+    ],
+)
+def test_what_is_no_dataset_is_refused(tmp_path, content, words):
+    """A folder without, or with a strange, dataset.json is refused with what to do."""
+    if content is not None:
+        (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=words) as caught:
+        open_dataset(tmp_path)
+    assert "study prepare" in caught.value.fix
+
+
+def test_damaged_manifest_is_refused(dataset):
+    """A manifest that is no Parquet file is an input error, not a traceback of the reader."""
+    (dataset / "manifest.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="cannot be read"):
+        len(open_dataset(dataset))

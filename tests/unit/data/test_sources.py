@@ -1,0 +1,285 @@
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
+from study.data.sources import SOURCES, read_source
+from study.errors import InputError
+
+REAL = os.environ.get("STUDY_REAL_DATA", "")
+needs_real = pytest.mark.skipif(not REAL, reason="STUDY_REAL_DATA is not set")
+
+MIAS = (
+    "image_id,patient_id,laterality,density,abnormality,severity,label,lesion_x,lesion_y,lesion_r,n_lesions,path\n"
+    "mdb001,mias001,R,G,CIRC,B,benign,267.5,299.5,98.5,1,images/mdb001.png\n"
+    "mdb002,mias001,L,D,NORM,,normal,,,,0,images/mdb002.png\n"
+    "mdb003,mias002,R,F,SPIC,M,malignant,1,2,3,2,images/mdb003.png\n"
+)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes lines as t.csv and reads them as a source."""
+
+    def read(*lines: str, name: str = "t.csv", encoding: str = "utf-8"):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding=encoding)
+        return read_source("table", tmp_path, table=name, name="clinic")
+
+    return read
+
+
+def message_of(call, *args, **kwargs):
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    return caught.value.message
+
+
+class TestEverySource:
+    """What all readers promise, whatever they read."""
+
+    @pytest.fixture(params=sorted(SOURCES))
+    def manifest(self, request, tmp_path):
+        """The manifest of each kind of source."""
+        if request.param == "mias":
+            (tmp_path / "labels.csv").write_text(MIAS)
+            return read_source("mias", tmp_path, name="here")
+        if request.param == "phantom":
+            return read_source("phantom", tmp_path, name="here", patients=3, rows=64, cols=64)
+        (tmp_path / "t.csv").write_text("path,patient_id,label\na.png,007,0\nb.png,8,malignant\n")
+        return read_source("table", tmp_path, name="here", table="t.csv")
+
+    def test_columns(self, manifest):
+        """A manifest lacks a column, or has them in another order."""
+        assert tuple(manifest.columns) == MANIFEST_COLUMNS
+        assert list(manifest.index) == list(range(len(manifest)))
+
+    def test_ids_are_text(self, manifest):
+        """An id is a number, empty, or used twice."""
+        for column in ("patient_id", "image_id"):
+            assert manifest[column].dtype == "str"
+            assert manifest[column].notna().all()
+        assert manifest["image_id"].is_unique
+        assert set(manifest["source"]) == {"here"}
+
+    def test_known_words(self, manifest):
+        """Side, view, class or reason is a word that nothing else understands."""
+        assert set(manifest["laterality"].dropna()) <= {"L", "R"}
+        assert set(manifest["view"].dropna()) <= {"CC", "MLO", "other"}
+        assert set(manifest["label3"].dropna()) <= {"normal", "benign", "malignant"}
+        assert set(manifest["drop_reason"]) == {""}
+
+    def test_paths_are_absolute(self, manifest):
+        """A path depends on the folder in which the program was started."""
+        assert all(Path(path).is_absolute() for path in manifest["path"])
+
+    def test_breasts(self, manifest):
+        """A breast is not told by patient and side."""
+        known = manifest[manifest["laterality"].notna()]
+        assert (known["breast_id"] == known["patient_id"] + "_" + known["laterality"]).all()
+
+
+def test_unknown_kinds_and_options():
+    """A misspelt kind or option is accepted, or the nearest right name is not said."""
+    assert "did you mean 'phantom'" in message_of(read_source, "fantom", ".")
+    assert "did you mean 'table'" in message_of(read_source, "table", ".", tabel="x.csv")
+    assert "lacks table" in message_of(read_source, "table", ".")
+    assert "no option 'table'" in message_of(read_source, "mias", ".", table="x.csv")
+
+
+class TestMias:
+    """The film data set."""
+
+    def test_rows(self, tmp_path):
+        """Labels, views or findings of the films are read wrongly, or tissue letters pass for ACR density."""
+        (tmp_path / "labels.csv").write_text(MIAS)
+        manifest = read_source("mias", tmp_path)
+        assert list(manifest["label3"]) == ["benign", "normal", "malignant"]
+        assert list(manifest["n_findings"]) == [1, 0, 2]
+        assert list(manifest["laterality"]) == ["R", "L", "R"]
+        assert set(manifest["view"]) == {"MLO"}
+        assert set(manifest["image_kind"]) == {"film"}
+        assert manifest["density"].isna().all()
+        assert manifest["path"].iloc[0] == str(tmp_path / "images" / "mdb001.png")
+
+    def test_faults(self, tmp_path):
+        """A missing table or column is not named."""
+        assert "no table at" in message_of(read_source, "mias", tmp_path)
+        (tmp_path / "labels.csv").write_text("image_id,patient_id\n1,2\n")
+        assert "laterality, label, path is missing" in message_of(read_source, "mias", tmp_path)
+
+    @pytest.mark.data
+    @needs_real
+    def test_real_films(self):
+        """The real table gives other counts than its own documentation."""
+        manifest = read_source("mias", Path(REAL, "mias"))
+        assert manifest["label3"].value_counts().to_dict() == {"normal": 130, "benign": 48, "malignant": 36}
+        assert manifest["patient_id"].nunique() == 107
+        assert all(Path(path).is_file() for path in manifest["path"])
+
+
+class TestTable:
+    """Any table with manifest columns."""
+
+    def test_smallest(self, table):
+        """Path, patient and label are not enough, or the image id is not the file's stem."""
+        manifest = table("path,patient_id,label", "x/one.dcm,0012,normal", "two.png,13,2")
+        assert list(manifest["image_id"]) == ["one", "two"]
+        assert list(manifest["patient_id"]) == ["0012", "13"]
+        assert list(manifest["label3"]) == ["normal", "malignant"]
+
+    def test_long_ids_survive(self, table):
+        """An id beyond 2**53 or with leading zeros loses digits."""
+        manifest = table("path,patient_id,image_id,birads", "a.png,9568336662008395,007,4a", "b.png,1,8,")
+        assert manifest["patient_id"].iloc[0] == "9568336662008395"
+        assert manifest["image_id"].iloc[0] == "007"
+
+    def test_assessments(self, table):
+        """A form in which BI-RADS is written is not understood, or its text is lost."""
+        texts = ["4", "4a", "BI-RADS 4", "4.0", "bi-rads  5", "0", "", "6", "4C"]
+        manifest = table("path,patient_id,birads", *(f"{n}.png,{n},{text}" for n, text in enumerate(texts)))
+        assert list(manifest["birads"].fillna(-1)) == [4, 4, 4, 4, 5, 0, -1, 6, 4]
+        assert list(manifest["birads_sub"].fillna("")) == ["", "a", "", "", "", "", "", "", "c"]
+        assert list(manifest["raw_birads"].fillna("")) == [
+            "4",
+            "4a",
+            "BI-RADS 4",
+            "4.0",
+            "bi-rads  5",
+            "0",
+            "",
+            "6",
+            "4C",
+        ]
+
+    def test_words_of_columns(self, table):
+        """Sides, views, density, kinds or flags in another common spelling are not understood."""
+        manifest = table(
+            "path,patient_id,label,laterality,view,density,image_kind,spot_mag,age",
+            "a.png,1,benign,LEFT,mlo,DENSITY C,2D,1,50",
+            "b.png,2,Benign,r,ML,4,film,no,61.5",
+            "c.png,3,BENIGN,,,,,,",
+        )
+        assert list(manifest["laterality"].fillna("")) == ["L", "R", ""]
+        assert list(manifest["view"].fillna("")) == ["MLO", "other", ""]
+        assert list(manifest["raw_view"].fillna("")) == ["mlo", "ML", ""]
+        assert list(manifest["density"].fillna("")) == ["C", "D", ""]
+        assert list(manifest["image_kind"].fillna("")) == ["FFDM", "film", ""]
+        assert list(manifest["spot_mag"].fillna(-1)) == [1, 0, -1]
+        assert list(manifest["age"].fillna(-1)) == [50, 61.5, -1]
+
+    @pytest.mark.parametrize(
+        ("column", "cell", "expected"),
+        [
+            ("label", "malign", "normal, benign, malignant"),
+            ("birads", "7", "0 to 6"),
+            ("birads", "N", "0 to 6"),
+            ("view", "CCX", "CC, MLO"),
+            ("laterality", "B", "L, R"),
+            ("density", "E", "A, B, C, D"),
+            ("age", "old", "a number"),
+            ("age", "-3", "a number"),
+            ("spot_mag", "2", "1, 0"),
+        ],
+    )
+    def test_unknown_values(self, table, column, cell, expected):
+        """An unknown cell is accepted, or the message lacks file, column, row, what was found or what was expected."""
+        label = "" if column in ("label", "birads") else ",label"
+        row = "" if column in ("label", "birads") else ",normal"
+        lines = (f"path,patient_id{label},{column}", f"a.png,1{row},", f"b.png,2{row},{cell}", f"c.png,3{row},{cell}")
+        message = message_of(table, *lines)
+        for part in (
+            "t.csv",
+            f"column {column if column != 'label' else 'label3'}",
+            "data row 2",
+            repr(cell),
+            expected,
+        ):
+            assert part in message
+
+    def test_rows_are_counted_as_rows(self, table):
+        """A line break inside of a quoted cell shifts the row number."""
+        message = message_of(table, "path,patient_id,label,model", 'a.png,1,0,"two\nlines"', "b.png,2,x,")
+        assert "data row 2" in message
+
+    def test_columns(self, table):
+        """An unknown, missing or doubled column is accepted, or the nearest name is not said."""
+        assert "did you mean 'laterality'" in message_of(table, "path,patient_id,label,lateralty", "a.png,1,0,L")
+        assert "column 'patient_id' is missing" in message_of(table, "path,label", "a.png,0")
+        assert "column 'path' is missing" in message_of(table, "patient_id,label", "1,0")
+        assert "no label" in message_of(table, "path,patient_id,view", "a.png,1,CC")
+        assert "mean the same" in message_of(table, "path,patient_id,label,label3", "a.png,1,0,0")
+        assert "unknown column 'source'" in message_of(table, "path,patient_id,label,source", "a.png,1,0,x")
+
+    def test_empty_cells(self, table):
+        """A row without a path or patient is accepted."""
+        assert "column patient_id, data row 2" in message_of(table, "path,patient_id,label", "a.png,1,0", "b.png,,0")
+        assert "column path, data row 1" in message_of(table, "path,patient_id,label", ",1,0")
+
+    def test_repeated_images(self, table):
+        """Two rows of one image are accepted, or the message does not say which, or quotes the id."""
+        message = message_of(table, "path,patient_id,label", "x/secret.png,1,0", "b.png,1,0", "y/secret.png,1,0")
+        assert "data rows 1 and 3" in message
+        assert "secret" not in message
+
+    def test_forms_of_csv(self, table):
+        """A semicolon table, a byte order mark or Windows line ends are not read."""
+        assert len(table("path;patient_id;label\r", "a.png;1;0\r", "b,c.png;2;1\r", encoding="utf-8-sig")) == 2
+        assert table("path , patient_id,label", " a.png , 1 , 0 ")["patient_id"].iloc[0] == "1"
+
+    def test_not_a_table(self, tmp_path, table):
+        """A missing, empty, headers-only, binary or ragged file raises anything but InputError."""
+        assert "no table at" in message_of(read_source, "table", tmp_path, table="none.csv")
+        assert "has no rows" in message_of(table, "path,patient_id,label")
+        (tmp_path / "zero.csv").write_bytes(b"")
+        assert "is empty" in message_of(read_source, "table", tmp_path, table="zero.csv")
+        (tmp_path / "bin.csv").write_bytes(b"\xff\xfe\x00\x01path")
+        assert "not a UTF-8 CSV" in message_of(read_source, "table", tmp_path, table="bin.csv")
+        assert "not a UTF-8 CSV" in message_of(table, "path,patient_id,label", "a,1,0", "b,1,0,4,5")
+        (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+        assert "not a Parquet" in message_of(read_source, "table", tmp_path, table="bad.parquet")
+
+    def test_parquet(self, tmp_path):
+        """A Parquet table gives another manifest than the same CSV, or ids that lost digits pass."""
+        frame = pd.DataFrame(
+            {
+                "path": ["a.png", "b.png"],
+                "patient_id": [9568336662008395, 2],
+                "birads": [4.0, None],
+                "implant": [True, False],
+            }
+        )
+        frame.to_parquet(tmp_path / "t.parquet")
+        frame.astype({"patient_id": "str"}).to_csv(tmp_path / "t.csv", index=False)
+        found = read_source("table", tmp_path, table="t.parquet")
+        assert found["patient_id"].iloc[0] == "9568336662008395"
+        columns = [column for column in MANIFEST_COLUMNS if column != "raw_birads"]
+        pd.testing.assert_frame_equal(found[columns], read_source("table", tmp_path, table="t.csv")[columns])
+        frame.astype({"patient_id": float}).to_parquet(tmp_path / "f.parquet")
+        assert "column patient_id holds fractions" in message_of(read_source, "table", tmp_path, table="f.parquet")
+
+    def test_paths(self, tmp_path, table):
+        """An absolute path is moved under the root."""
+        manifest = table("path,patient_id,label", "/data/a.png,1,0", "b.png,2,0")
+        assert list(manifest["path"]) == ["/data/a.png", str(tmp_path / "b.png")]
+
+
+def test_manifest_checks_ids():
+    """A reader may leave out patients or images' own ids."""
+    rows = pd.DataFrame({"patient_id": ["1", None], "image_id": ["a", "b"]})
+    assert "1 of 2 rows have no patient_id" in message_of(finish_manifest, rows, source="x")
+    rows = pd.DataFrame({"patient_id": ["1", "2"], "image_id": ["a", "a"]})
+    assert "repeat an image_id" in message_of(finish_manifest, rows, source="x")
+    assert "no images" in message_of(finish_manifest, rows[:0], source="x")
+
+
+def test_a_table_may_stand_beside_the_study_file(tmp_path, monkeypatch):
+    """Images often lie where nobody may write: a table that is not below the root is found in the working folder."""
+    images, here = tmp_path / "images", tmp_path / "here"
+    images.mkdir()
+    here.mkdir()
+    (here / "ours.csv").write_text("path,patient_id,birads\na.dcm,p1,1\n")
+    monkeypatch.chdir(here)
+    manifest = read_source("table", images, name="ours", table="ours.csv")
+    assert manifest["path"].tolist() == [str(images / "a.dcm")]

@@ -1,0 +1,131 @@
+"""Opening, reading beside the writer, and databases that do not answer."""
+
+import json
+import threading
+
+import pytest
+import sqlalchemy
+from optuna.storages import RDBStorage
+
+from study.errors import EnvironmentFault, InputError, StudyError
+from study.ledger import Ledger, default_url
+from study.types import RunOutcome
+
+
+def test_reader_changes_nothing(tmp_path, tools):
+    """Looking on adopts, prunes and writes nothing, and is refused to write."""
+    config = tools.make_config(trials=3)
+    ledger = Ledger.open(tools.make_url(tmp_path), config=config)
+    ledger.next_trial()
+    before = (tmp_path / "ledger.db").read_bytes()
+    reader = Ledger.open(tools.make_url(tmp_path), config=config, read_only=True)
+    assert [row.state for row in reader.rows()] == ["running"]
+    for write in (
+        reader.next_trial,
+        lambda: reader.report(0, tools.epoch_result(tools.SPACE_PARAMS, 1)),
+        lambda: reader.finish(0, RunOutcome(state="failed")),
+        lambda: reader.record_stage("search", "over"),
+    ):
+        with pytest.raises(StudyError, match="opened for reading"):
+            write()
+    assert (tmp_path / "ledger.db").read_bytes() == before
+
+
+def test_reader_sees_the_writer_go_on(tmp_path, tools):
+    """A reader that was opened early sees epochs and states that are written later."""
+    config = tools.make_config(trials=3, pruner="none")
+    writer = Ledger.open(tools.make_url(tmp_path), config=config)
+    reader = Ledger.open(tools.make_url(tmp_path), config=config, read_only=True)
+    assert reader.rows() == []
+    trial = writer.next_trial()
+    writer.report(0, tools.epoch_result(trial.params, 1))
+    assert reader.rows()[0].epochs == 1
+    writer.finish(0, RunOutcome(state="complete", best_epoch=1))
+    assert [row.state for row in reader.rows()] == ["complete"]
+    assert reader.rows() == writer.rows()
+
+
+def test_readers_do_not_break_the_writer(tmp_path, tools):
+    """A writer ends its search while three readers ask for the tools.table without pause."""
+    config = tools.make_config(trials=8, epochs=2)
+    Ledger.open(tools.make_url(tmp_path), config=config)
+    stop, faults, reads = threading.Event(), [], [0]
+
+    def read():
+        ledger = Ledger.open(tools.make_url(tmp_path), config=config, read_only=True)
+        while not stop.is_set():
+            try:
+                ledger.rows()
+                reads[0] += 1
+            except Exception as error:
+                faults.append(error)
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ledger = tools.run_search(tools.make_url(tmp_path), config)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert reads[0] > 10
+    assert len(ledger.rows()) == 8
+
+
+def test_missing_ledger_and_missing_study_are_named(tmp_path, tools):
+    """Reading where nothing is says so, creates no file, and names studies that sound alike."""
+    with pytest.raises(InputError, match="no ledger at"):
+        Ledger.open(tools.make_url(tmp_path), config=tools.make_config(), read_only=True)
+    assert not list(tmp_path.iterdir())
+    Ledger.open(tools.make_url(tmp_path), config=tools.make_config())
+    config = tools.make_config()
+    config.study = "quikc"
+    with pytest.raises(InputError, match="knows no study 'quikc'") as caught:
+        Ledger.open(tools.make_url(tmp_path), config=config, read_only=True)
+    assert caught.value.fix == "did you mean quick?"
+
+
+def test_unusable_database_is_explained_without_its_password(tmp_path, tools):
+    """A file that is no database, a server that is not there and an unknown driver say so; no password is shown."""
+    (tmp_path / "ledger.db").write_text("this is not a database, but it is long enough to be looked at" * 20)
+    with pytest.raises(EnvironmentFault, match="file is not a database"):
+        Ledger.open(tools.make_url(tmp_path), config=tools.make_config())
+    for url in ("postgresql://me:geheim@127.0.0.1:9/x", "oracle+nosuch://me:geheim@127.0.0.1:9/x"):
+        with pytest.raises(EnvironmentFault) as caught:
+            Ledger.open(url, config=tools.make_config())
+        assert "geheim" not in str(caught.value)
+        assert "geheim" not in json.dumps([str(part) for part in caught.value.args])
+    with pytest.raises(InputError, match="not a database URL"):
+        Ledger.open("me:geheim@somewhere", config=tools.make_config())
+
+
+def test_path_with_braces_and_blanks_works(tmp_path, tools):
+    """A study directory whose name holds braces, blanks or percent signs has its ledger there."""
+    folder = tmp_path / "a {b} 50% c"
+    tools.run_search(default_url(folder), tools.make_config(trials=1, epochs=1))
+    assert (folder / "ledger.db").exists()
+
+
+def test_database_that_stops_answering_is_explained(tmp_path, monkeypatch, tools):
+    """A write that the database refuses is an error that says so, and the trial can be reported again."""
+    ledger = Ledger.open(tools.make_url(tmp_path), config=tools.make_config())
+    trial = ledger.next_trial()
+
+    def refuse(*_):
+        raise sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(RDBStorage, "set_trial_intermediate_value", refuse)
+    with pytest.raises(EnvironmentFault, match="disk I/O error"):
+        ledger.report(0, tools.epoch_result(trial.params, 1))
+    monkeypatch.undo()
+    ledger.report(0, tools.epoch_result(trial.params, 1))
+    assert ledger.rows()[0].epochs == 1
+    assert ledger._trial(0).last_step == 1
+
+
+def test_other_metric_is_refused(tmp_path, tools):
+    """A ledger that was made for one metric is not continued with another one."""
+    tools.run_search(tools.make_url(tmp_path), tools.make_config(trials=1, epochs=1))
+    with pytest.raises(InputError, match=r"holds val/auroc_macro .max."):
+        Ledger.open(tools.make_url(tmp_path), config=tools.make_config(mode="min"))

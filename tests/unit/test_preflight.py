@@ -1,0 +1,66 @@
+"""Checks against the world: data, network and machine, before anything starts."""
+
+import pytest
+
+from study.config import ResourcesConfig
+from study.config.load import check_raw
+from study.distributed.cluster import Capacity
+from study.distributed.preflight import check_world, fitting_slots, resource_faults
+
+TWO_CORES = Capacity(cpus=2.0, gpus=0.0, node_cpus=2.0, node_gpus=0.0)
+
+
+def raw(tmp_path, *, patients=20, prepared=None, **more):
+    source = {"kind": "phantom", "name": "site_a", "patients": patients}
+    return {"study": "x", "data": {"prepared": prepared or str(tmp_path / "data"), "sources": [source]}, **more}
+
+
+def faults_of(study):
+    partial, faults = check_raw(study)
+    return {fault.path: fault.message for fault in [*faults, *check_world(partial, available=TWO_CORES)]}
+
+
+def test_a_sound_file_has_no_faults(tmp_path):
+    """Nothing is refused that can run."""
+    assert faults_of(raw(tmp_path, model={"name": "test_efficientnet"})) == {}
+
+
+def test_data_network_and_machine_are_told_together(tmp_path):
+    """Faults of the world come with each other and with those of the file."""
+    found = faults_of(raw(tmp_path, patients=3, model={"name": "efficientnet_b33"}, resources={"workers": 4}))
+    assert set(found) == {"data.splits", "model.name", "resources.workers"}
+    assert "efficientnet_b3" in found["model.name"]
+    assert "has no image of class" in found["data.splits"]
+    mixed = faults_of(raw(tmp_path, model={"name": "efficientnet_b33"}, train={"epoch": 3}))
+    assert set(mixed) == {"model.name", "train.epoch"}
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    """A dataset that could not be stored is no surprise after the start."""
+    (tmp_path / "file").write_text("")
+    found = faults_of(raw(tmp_path, prepared=str(tmp_path / "file" / "data")))
+    assert set(found) == {"data.prepared"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "path"),
+    [
+        ({"workers": 64}, "resources.workers"),
+        ({"cpus_per_worker": 99.0}, "resources.cpus_per_worker"),
+        ({"gpus_per_worker": 1.0}, "resources.gpus_per_worker"),
+        ({"concurrent": 2}, "resources.concurrent"),
+        ({"workers": 2}, "resources.workers"),
+    ],
+)
+def test_what_the_machine_cannot_give_is_refused(resources, path):
+    """Ray Train would wait for it for ever."""
+    faults = resource_faults(ResourcesConfig(**resources), TWO_CORES)
+    assert [fault.path for fault in faults] == [path]
+
+
+def test_slots_leave_room_for_loading():
+    """By hand: 8 CPUs hold four slots of one worker and its loading task; shares of a CPU count as shares."""
+    eight = Capacity(cpus=8.0, gpus=2.0, node_cpus=8.0, node_gpus=2.0)
+    assert fitting_slots(ResourcesConfig(), eight) == 4
+    assert fitting_slots(ResourcesConfig(cpus_per_worker=0.5), TWO_CORES) == 2
+    assert fitting_slots(ResourcesConfig(gpus_per_worker=1.0), eight) == 2

@@ -1,0 +1,207 @@
+"""The switchboard: every run ends exactly once for the driver, whatever happens to workers and slots."""
+
+import asyncio
+
+import pytest
+
+from study.distributed.switchboard import MAX_TRIES, Switchboard
+from study.types import EpochResult, RunOutcome, RunSpec
+
+
+def spec(trial="0", reported=0):
+    return RunSpec(trial=trial, seed=0, attempt=1, directory="", config={}, reported_epoch=reported)
+
+
+def epoch(number):
+    return EpochResult(epoch=number, metrics={}, images=1, seconds=1.0)
+
+
+def play(scene):
+    """Run a coroutine; one that waits for ever fails the test."""
+    return asyncio.run(asyncio.wait_for(scene(), timeout=5))
+
+
+async def soon():
+    """Let the others run until they wait."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_worker_waits_for_the_decision_on_its_epoch():
+    """An epoch is answered with the driver's decision, not before."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.take(0)
+        asked = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        assert not asked.done()
+        assert await board.next_event("0-s0") == ("started", None)
+        assert (await board.next_event("0-s0"))[1].epoch == 1
+        await board.decide("0-s0", 1, True)
+        return await asked
+
+    assert play(scene) is True
+
+
+def test_a_refused_run_is_forgotten_and_its_slot_takes_the_next():
+    """After a refusal nobody waits for the run any more, and its late end does no harm."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        await board.submit(spec("1"))
+        await board.take(0)
+        asked = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        await board.decide("0-s0", 1, False)
+        assert await asked is False
+        await board.end("0-s0", 1, RunOutcome(state="pruned"))
+        return (await board.take(0))[1]
+
+    assert play(scene).trial == "1"
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_lost_run_is_handed_out_again_from_the_last_decided_epoch(decided):
+    """When a worker dies, the epochs that were decided are not told again, and one that was not is asked again."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.take(0)
+        lost = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        if decided:
+            await board.decide("0-s0", 1, True)
+        _, again = await board.take(0)
+        assert (again.attempt, again.reported_epoch) == (2, 1 if decided else 0)
+        asked = asyncio.create_task(board.epoch("0-s0", 2, epoch(1)))
+        await soon()
+        assert asked.done() == decided  # its checkpoint may be lost: what was decided is not decided again
+        await board.decide("0-s0", 1, True)
+        assert await asked is True
+        lost.cancel()
+        await board.end("0-s0", 1, RunOutcome(state="complete"))  # of the attempt that died: dropped
+        await board.end("0-s0", 2, RunOutcome(state="failed"))
+        kinds = [await board.next_event("0-s0") for _ in range(4)]
+        return [kind for kind, _ in kinds], kinds[-1][1].state
+
+    assert play(scene) == (["started", "epoch", "started", "end"], "failed")
+
+
+def test_a_run_that_kills_its_worker_every_time_fails_in_the_end():
+    """A run is tried a few times, then it has failed, and the slot is free."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        for _ in range(MAX_TRIES):
+            assert (await board.take(0))[1].trial == "0"
+        await board.submit(spec("1"))
+        _, other = await board.take(0)
+        events = [await board.next_event("0-s0") for _ in range(MAX_TRIES + 1)]
+        return other.trial, events[-1][1].state, events[-1][1].reason
+
+    trial, state, reason = play(scene)
+    assert (trial, state) == ("1", "failed")
+    assert f"died {MAX_TRIES} times" in reason
+
+
+@pytest.mark.parametrize("how", ["interrupt", "give_up"])
+def test_what_cannot_run_any_more_stays_open(how):
+    """After an interrupt, or when no slot is left, runs end as waiting, later ones too."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        await board.submit(spec("1"))
+        await board.take(0)
+        if how == "interrupt":
+            await board.interrupt()
+            await board.end("0-s0", 1, RunOutcome(state="waiting"))
+        else:
+            await board.give_up("all dead")
+        await board.submit(spec("2"))
+        ends = []
+        for run in ("0-s0", "1-s0", "2-s0"):
+            kind = ""
+            while kind != "end":
+                kind, payload = await board.next_event(run)
+            ends.append(payload.state)
+        return ends
+
+    assert play(scene) == ["waiting", "waiting", "waiting"]
+
+
+def test_a_closed_board_sends_the_slots_home():
+    """A slot that waits for a run leaves when the study is over."""
+
+    async def scene():
+        board = Switchboard()
+        waiting = asyncio.create_task(board.take(0))
+        await soon()
+        await board.close()
+        return await waiting
+
+    assert play(scene) == ("close", None)
+
+
+def test_the_call_of_a_worker_that_died_idle_takes_no_run():
+    """Ray goes on with the call of a dead caller; the slot's new worker gets the run all the same."""
+
+    async def scene():
+        board = Switchboard()
+        zombie = asyncio.create_task(board.take(0))
+        await soon()
+        living = asyncio.create_task(board.take(0))
+        await soon()
+        await board.submit(spec())
+        return await zombie, (await living)[1].trial
+
+    assert play(scene) == (("again", None), "0")
+
+
+def test_a_slot_without_work_is_asked_to_come_again():
+    """Nobody waits for ever: other ranks wait for the answer inside a collective that has a time limit."""
+
+    async def scene():
+        return await Switchboard().take(0, wait_s=0.01)
+
+    assert play(scene) == ("again", None)
+
+
+def test_a_run_refused_while_it_is_queued_again_is_gone():
+    """A refusal that comes after the worker died leaves no dead entry in the queue."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        await board.take(0)
+        lost = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        await board.retire(0)
+        await board.decide("0-s0", 1, False)
+        lost.cancel()
+        await board.interrupt()
+        return await board.take(0, wait_s=0.01)
+
+    assert play(scene) == ("again", None)
+
+
+def test_an_abandoned_run_lets_its_worker_go():
+    """When the process that followed a trial dies, the worker that waits for its answer is refused."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        await board.take(0)
+        asked = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        await board.abandon("0-s0")
+        assert await asked is False
+        await board.submit(spec("0"))
+        return (await board.take(0))[1].trial
+
+    assert play(scene) == "0"
