@@ -109,7 +109,16 @@ def stop_prefetchers(known: Collection[threading.Thread] = ()) -> None:
         owner = getattr(getattr(thread, "_target", None), "__self__", None)
         if thread.name == "Prefetcher" and thread not in known and owner is not None:
             owner.stop()
-            thread.join(SETTLE_S)
+            _wake_until_ended(thread, owner._condition)  # noqa: SLF001 - Ray offers no other way to it
+
+
+def _wake_until_ended(thread: threading.Thread, condition: threading.Condition) -> None:
+    """Wake a stopped thread that parked just after the stop: Ray's one notification went out before it waited."""
+    deadline = time.monotonic() + SETTLE_S
+    while thread.is_alive() and time.monotonic() < deadline:
+        with condition:
+            condition.notify_all()
+        thread.join(0.02)
 
 
 def _is_data_thread(thread: threading.Thread) -> bool:

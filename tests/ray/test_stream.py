@@ -9,6 +9,7 @@ import pytest
 
 from study.data.augment import make_augment
 from study.data.sampling import make_plan
+from study.distributed.cluster import stop_prefetchers
 from study.distributed.stream import StreamSettings, batch_stream
 from study.errors import InputError
 
@@ -75,13 +76,25 @@ def test_augmentation_depends_on_the_place_in_the_plan_alone(cluster, tiny_datas
 def test_a_stream_that_is_closed_early_leaves_nothing_running(cluster, tiny_dataset):
     """A pruned run's stream stops: the next one gets its first batch at once."""
     plan = plan_of(tiny_dataset, 4000)
+    before = threading.enumerate()
     for _ in range(3):
         stream = batch_stream(plan, settings_of(tiny_dataset), rank=0, world_size=1)
         assert len(list(itertools.islice(stream, 2))) == 2
         started = time.monotonic()
         stream.close()
         assert time.monotonic() - started < 10
-        assert "Prefetcher" not in [thread.name for thread in threading.enumerate()]
+        assert "Prefetcher" not in [thread.name for thread in threading.enumerate() if thread not in before]
+
+
+def test_a_prefetching_thread_that_parks_after_the_stop_is_woken():
+    """Ray's stop notifies once; a thread that begins to wait only then would never hear of it."""
+    from ray.data._internal.block_batching.util import WaitBlockPrefetcher
+
+    prefetcher = WaitBlockPrefetcher()
+    time.sleep(0.1)
+    prefetcher._stopped = True  # as stop() leaves it when the notification found nobody waiting
+    stop_prefetchers()
+    assert not prefetcher._thread.is_alive()
 
 
 def test_a_damaged_shard_is_named(cluster, tiny_dataset):
