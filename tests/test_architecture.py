@@ -210,7 +210,7 @@ class TestTablesAndSchema:
 
     def test_sources(self):
         """Sources have the same names in code and schema."""
-        from study.config.schema import MiasSource, PhantomSource, TableSource
+        from study.config.sources import MiasSource, PhantomSource, TableSource
         from study.data.sources import SOURCES
 
         kinds = [self.literal(model, "kind") for model in (PhantomSource, MiasSource, TableSource)]

@@ -5,6 +5,7 @@ so that others can add theirs before ``raise_faults`` stops with all of them at 
 """
 
 from study.config.changes import apply_params, changed_paths, config_yaml, is_budget, without_search
+from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
 from study.config.load import PartialStudy, check_study_file, config_warnings, load_config
 from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
@@ -14,27 +15,19 @@ from study.config.schema import (
     ConfirmConfig,
     CornConfig,
     CrossEntropyConfig,
-    DataConfig,
     EmdConfig,
     FocalConfig,
-    LabelsConfig,
     LossConfig,
-    MiasSource,
     ModelConfig,
     OptimConfig,
-    PhantomSource,
     PrunerConfig,
     ResourcesConfig,
     SamplerConfig,
     SearchConfig,
-    SharesConfig,
-    Source,
-    SplitConfig,
-    SplitsConfig,
     StudyConfig,
-    TableSource,
     TrainConfig,
 )
+from study.config.sources import MiasSource, PhantomSource, SharesConfig, Source, TableSource
 from study.space import Fault
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from study.config.data import DataConfig
 from study.config.faults import in_file_order, raise_faults, translate
 from study.config.overrides import apply_overrides
 from study.config.paths import with_defaults
@@ -16,7 +17,6 @@ from study.config.rules import View, advice, rule_faults
 from study.config.schema import (
     AugmentConfig,
     ConfirmConfig,
-    DataConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,

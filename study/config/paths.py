@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from study.config.names import mode_of
-from study.config.schema import Section, StudyConfig
+from study.config.record import Section
+from study.config.schema import StudyConfig
 from study.config.yamlfile import join
 from study.space import SearchSpace
 

@@ -1,4 +1,4 @@
-"""The study file as records: every knob with its default and its bounds.
+"""The study file as records: every knob with its default and its bounds; ``data`` has modules of its own.
 
 Each field is checked on its own here; what needs two fields at once stands in ``study.config.rules``.
 """
@@ -6,9 +6,10 @@ Each field is checked on its own here; what needs two fields at once stands in `
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
     ClassWeights,
@@ -21,102 +22,14 @@ from study.config.fields import (
     Positive,
     Rate,
     Seed,
-    Segment,
-    Share,
-    ShortSlug,
     Slug,
     Space,
     Text,
-    Treatment,
-    Vendor,
     Weights,
 )
 from study.config.names import DEFAULT_METRIC, Mode, mode_of
+from study.config.record import Section
 from study.config.rules import View, rule_faults
-
-
-class Section(BaseModel):
-    """Base of all records: frozen, strict about types, closed to unknown keys, no NaN and no infinity."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
-    )
-
-
-class SharesConfig(Section):
-    """Share of each class among the phantom's breasts; together they make 1."""
-
-    normal: Share = 0.5
-    benign: Share = 0.3
-    malignant: Share = 0.2
-
-
-class PhantomSource(Section):
-    """Synthetic patients; DICOM files that are missing are written. ``root`` null means beside ``data.prepared``."""
-
-    kind: Literal["phantom"]
-    name: ShortSlug
-    patients: Annotated[int, Field(ge=1, le=100_000)]
-    seed: Seed = 0
-    root: Text | None = None
-    vendors: Annotated[tuple[Vendor, ...], NotEmpty, AsTuple, Distinct] = ("Alpha", "Beta")
-    shares: SharesConfig = Field(default_factory=SharesConfig)
-
-
-class MiasSource(Section):
-    """Mini-MIAS films: ``labels.csv`` and the pictures it names, below ``root``."""
-
-    kind: Literal["mias"]
-    name: Slug = "mias"
-    root: Text
-
-
-class TableSource(Section):
-    """Image files listed in a CSV or Parquet ``table`` with the manifest's columns; paths are relative to ``root``."""
-
-    kind: Literal["table"]
-    name: Slug
-    root: Text = "."
-    table: Text
-
-
-Source = Annotated[PhantomSource | MiasSource | TableSource, Field(discriminator="kind")]
-
-
-class LabelsConfig(Section):
-    """The task, and what becomes of BI-RADS 0 (incomplete) and 3 (probably benign)."""
-
-    task: Literal["birads3"] = "birads3"
-    birads_0: Treatment = "drop"
-    birads_3: Treatment = "drop"
-
-
-class SplitConfig(Section):
-    """One split, as its share of the patients."""
-
-    fraction: Fraction = 0.2
-
-
-class SplitsConfig(Section):
-    """Patients of ``val`` steer the search, those of ``test`` are for confirm and evaluate alone; the rest train."""
-
-    val: SplitConfig = Field(default_factory=SplitConfig)
-    test: SplitConfig = Field(default_factory=SplitConfig)
-    seed: Seed = 0
-
-
-class DataConfig(Section):
-    """Where images come from, and how they are prepared; a prepared dataset belongs to exactly these settings."""
-
-    prepared: Text
-    sources: Annotated[tuple[Source, ...], NotEmpty, AsTuple]
-    image_size: Annotated[int, Field(ge=32, le=4096)] = 512
-    crop: Literal["breast", "none"] = "breast"
-    flip: bool = True
-    labels: LabelsConfig = Field(default_factory=LabelsConfig)
-    segments: Annotated[tuple[Segment, ...], NotEmpty, AsTuple, Distinct] = ("source",)
-    splits: SplitsConfig = Field(default_factory=SplitsConfig)
-    max_quarantined: Share = 0.2
 
 
 class ModelConfig(Section):
