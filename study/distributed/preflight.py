@@ -33,7 +33,7 @@ def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fa
 
 def data_faults(data: DataConfig) -> list[Fault]:
     """Sources that cannot be read, and splits that would stay empty."""
-    from study.distributed.preparing_tables import arrange, read_table
+    from study.distributed.preparing_manifest import arrange, read_table
 
     faults, tables = [], []
     for number, source in enumerate(data.sources):
@@ -56,7 +56,7 @@ def class_faults(partial: PartialStudy) -> list[Fault]:
     Training would run to its end and leave NaN.
     """
     from study.data.labels import class_names
-    from study.distributed.preparing_tables import manifest_for
+    from study.distributed.preparing_manifest import manifest_for
 
     if partial.data is None or partial.config is None or not NEEDS_ALL_CLASSES & {partial.config.metric}:
         return []

@@ -21,6 +21,7 @@ from study.data.shards import read_about
 from study.distributed.cluster import capacity, connected
 from study.distributed.preparing_blocks import BLOCK_FILES, prepare_block
 from study.distributed.preparing_dataset import assemble, check_folders, locked, open_staging, quarantine_table, recover
+from study.distributed.preparing_manifest import manifest_for, needed_rows, phantom_sources
 from study.distributed.preparing_results import known_results
 from study.distributed.preparing_tables import (
     Layout,
@@ -28,9 +29,6 @@ from study.distributed.preparing_tables import (
     key_of,
     keyed_manifest,
     layout_of,
-    manifest_for,
-    needed_rows,
-    phantom_sources,
     request_digest,
 )
 from study.errors import InputError, StudyError

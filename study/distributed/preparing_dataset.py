@@ -17,12 +17,12 @@ import pandas as pd
 from study.config import DataConfig
 from study.data.labels import class_names
 from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE, SHARD_FOLDER
+from study.distributed.preparing_manifest import needed_rows
 from study.distributed.preparing_results import IMAGE_FILE, RESULT_FOLDER, SHARD_COLUMNS, is_staging_for
 from study.distributed.preparing_tables import (
     MISSING_FILE,
     Layout,
     cleaned_manifest,
-    needed_rows,
     public_settings,
 )
 from study.errors import InputError, StudyError

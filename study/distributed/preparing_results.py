@@ -8,8 +8,9 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 
+from study.data.files import file_state
 from study.data.shards import MANIFEST_FILE, QUARANTINE_FILE, SHARD_FOLDER, read_about
-from study.distributed.preparing_tables import MISSING_FILE, RESULT_COLUMNS, Layout, file_state
+from study.distributed.preparing_tables import MISSING_FILE, RESULT_COLUMNS, Layout
 from study.errors import StudyError
 
 RESULT_FOLDER: Final = "results"

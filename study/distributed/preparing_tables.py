@@ -2,22 +2,20 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from study.config import DataConfig, PhantomSource, Source
+from study.config import DataConfig
+from study.data.files import file_state
 from study.data.identity import hash_ids, load_or_make_key
-from study.data.labels import add_segments, apply_labels
-from study.data.manifest import MANIFEST_COLUMNS, usable_rows
-from study.data.phantom import PhantomSettings, phantom_manifest
+from study.data.labels import add_segments
+from study.data.manifest import MANIFEST_COLUMNS
 from study.data.prepare import PrepareSettings
-from study.data.sources import read_source
-from study.data.splits import check_no_leak, split_patients
+from study.distributed.preparing_manifest import manifest_for, needed_rows
 
 PIXEL_VERSION: Final = 1  # goes up when the same file and settings give other pixels
 MISSING_FILE: Final = "the file is missing"
@@ -65,77 +63,6 @@ def prepare_settings(image: Mapping[str, Any]) -> PrepareSettings:
     return PrepareSettings(**options)
 
 
-def phantom_sources(data: DataConfig) -> list[tuple[Path, PhantomSettings]]:
-    """Folder and settings of each phantom among the sources."""
-    return [phantom_place(data, source) for source in data.sources if source.kind == "phantom"]
-
-
-def phantom_place(data: DataConfig, source: PhantomSource) -> tuple[Path, PhantomSettings]:
-    """Folder and settings of one phantom; without a root of its own it lies beside the prepared dataset."""
-    shares = {name: float(share) for name, share in _plain(source.shares).items()}
-    settings = PhantomSettings(
-        name=source.name,
-        patients=source.patients,
-        seed=source.seed,
-        vendors=tuple(source.vendors),
-        shares={name: share / sum(shares.values()) for name, share in shares.items()},
-    )
-    # Other settings are other files: a study that asks for more patients does not meet the files of an older one.
-    digest = hashlib.blake2b(json.dumps(asdict(settings), sort_keys=True).encode(), digest_size=4).hexdigest()
-    beside = Path(data.prepared).absolute().parent / "phantom-dicom" / f"{source.name}-{digest}"
-    return Path(source.root).absolute() if source.root else beside, settings
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    return dict(record) if isinstance(record, Mapping) else dict(record.model_dump())
-
-
-def manifest_for(data: DataConfig) -> pd.DataFrame:
-    """Read the tables of all sources and give every image its label, segment and split; no pixels are touched.
-
-    Returns:
-        The manifest of all sources in the order of the study file, with original ids and paths: for checks, never for
-        a file. Segments by manufacturer or model may still say ``unknown`` where only the image file knows.
-
-    Raises:
-        InputError: a source cannot be read, or the patients cannot be split.
-    """
-    return arrange(data, [read_table(data, source) for source in data.sources])
-
-
-def read_table(data: DataConfig, source: Source) -> pd.DataFrame:
-    """The manifest of one source; a phantom need not have been written.
-
-    Raises:
-        InputError: the source cannot be read.
-    """
-    if source.kind == "phantom":
-        root, settings = phantom_place(data, source)
-        return phantom_manifest(settings, root)
-    options = {"table": source.table} if source.kind == "table" else {}
-    return read_source(source.kind, source.root, name=source.name, **options)
-
-
-def arrange(data: DataConfig, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join the sources' manifests; every image gets label, segment and split.
-
-    Raises:
-        InputError: there are too few patients for the splits, or a patient would be on two sides.
-    """
-    labels = data.labels
-    manifest = pd.concat(tables, ignore_index=True)
-    manifest = apply_labels(manifest, task=labels.task, birads_0=labels.birads_0, birads_3=labels.birads_3)
-    manifest = add_segments(manifest, list(data.segments))
-    manifest = split_patients(
-        manifest,
-        val_fraction=data.splits.val.fraction,
-        test_fraction=data.splits.test.fraction,
-        seed=data.splits.seed,
-    )
-    check_no_leak(manifest)
-    return manifest
-
-
 def keyed_manifest(data: DataConfig, key: bytes) -> pd.DataFrame:
     """The manifest with column ``file_key``: a keyed hash of path, size and time of change (and side) of each file.
 
@@ -150,15 +77,6 @@ def keyed_manifest(data: DataConfig, key: bytes) -> pd.DataFrame:
         keys.append(hashlib.blake2b(text, key=key, digest_size=16).hexdigest())
         exists.append(size >= 0)
     return manifest.assign(file_key=keys, file_exists=exists)
-
-
-def file_state(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in ns; -1 and 0 where there is no file."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a quarter of a million of them, and Path costs ten times the call
-    except OSError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def request_digest(data: DataConfig, manifest: pd.DataFrame, key: bytes) -> str:
@@ -179,11 +97,6 @@ def public_settings(data: DataConfig) -> dict[str, Any]:
         "segments": list(data.segments),
         "splits": {"val": splits.val.fraction, "test": splits.test.fraction, "seed": splits.seed},
     }
-
-
-def needed_rows(manifest: pd.DataFrame) -> pd.Series:
-    """True for rows whose pixels are wanted: labelled and not dropped."""
-    return usable_rows(manifest) & manifest["label"].notna()
 
 
 def cleaned_manifest(manifest: pd.DataFrame, results: pd.DataFrame, *, data: DataConfig, key: bytes) -> pd.DataFrame:
