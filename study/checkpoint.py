@@ -47,6 +47,7 @@ class TrainState:
     ``model`` and ``optimiser`` are state dicts (the latter of any ``torch.optim`` optimiser), ``scaler`` that of a
     GradScaler or empty. ``step`` is the next global step to run, ``epoch`` the number of finished epochs, ``partial``
     the running sums of the unfinished epoch. ``best_value`` is the study's metric at ``best_epoch`` (0: none yet).
+    ``identity`` is the digest of the configuration and data that the run was trained with.
     """
 
     model: dict[str, Tensor]
@@ -58,6 +59,7 @@ class TrainState:
     history: list[EpochResult] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
+    identity: str = ""
 
 
 def claim(directory: Path, attempt: int) -> None:
@@ -91,7 +93,9 @@ def save(directory: Path, state: TrainState, *, attempt: int, is_best: bool) -> 
         with _locked(root):
             _check_fence(root, attempt)
             target = _free_name(root, state.step)
+            _sync_folder(temporary)
             temporary.rename(target)
+            _sync_folder(root)
             best = target.name if is_best else _read_pointer(root).get("best")
             _replace_json(root / "latest.json", {"last": target.name, "best": best})
             _remove_unreferenced(root, keep={target.name, best})
@@ -142,6 +146,7 @@ def load_step(path: Path) -> TrainState:
             history=[EpochResult(**_decode(item, tensors)) for item in fields["history"]],
             best_epoch=fields["best_epoch"],
             best_value=_decode(fields["best_value"], tensors),
+            identity=fields["identity"],
         )
 
 
@@ -162,6 +167,7 @@ def _write_step(target: Path, state: TrainState, attempt: int) -> None:
         "history": [_encode(_epoch_fields(result), "history", tensors) for result in state.history],
         "best_epoch": state.best_epoch,
         "best_value": _encode(state.best_value, "best_value", tensors),
+        "identity": state.identity,
     }
     files = {
         MODEL_FILE: _write_bytes(target / MODEL_FILE, bytes_from_tensors(_detached(state.model))),
@@ -235,6 +241,15 @@ def _write_bytes(path: Path, content: bytes) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk, so that a renamed step survives a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _replace_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from study import checkpoint
 from study.checkpoint import TrainState
 from study.data.shards import PreparedDataset
-from study.errors import TrainingFault
+from study.errors import StudyError, TrainingFault
 from study.inference import Predictions, predict_split, prediction_metrics
 from study.losses.base import Criterion
 from study.models.inputs import to_input
@@ -37,12 +37,16 @@ from study.types import EpochResult, RunOutcome, SplitName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
-    """What one run is made of: a network with as many outputs as the criterion wants, data, numbers."""
+    """What one run is made of: a network with as many outputs as the criterion wants, data, numbers.
+
+    ``identity`` is a digest of all of it; checkpoints of another one are refused.
+    """
 
     network: nn.Module
     criterion: Criterion
     dataset: PreparedDataset
     settings: TrainSettings
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +176,7 @@ def _check_same_step(run: _Run) -> None:
 def _restore(run: _Run, state: TrainState | None) -> None:
     if state is None:
         return
+    check_identity(run.parts, state, run.directory)
     run.network.load_state_dict(state.model)
     run.optimiser.load_state_dict(state.optimiser)
     if state.scaler:
@@ -179,6 +184,19 @@ def _restore(run: _Run, state: TrainState | None) -> None:
     run.step, run.history = state.step, list(state.history)
     run.loss_sum = state.partial.get("loss_sum", 0.0)
     run.best_epoch, run.best_value = state.best_epoch, state.best_value
+
+
+def check_identity(parts: RunParts, state: TrainState, directory: Path) -> None:
+    """A checkpoint belongs to the run that asks for it.
+
+    Raises:
+        StudyError: it was trained with another configuration, seed or dataset.
+    """
+    if state.identity != parts.identity:
+        raise StudyError(
+            f"the checkpoint of run {directory.name} was trained with another configuration or other data",
+            f"give the study another name, or remove {directory}",
+        )
 
 
 def _run_epochs(run: _Run, *, stream: BatchStream, hooks: Hooks) -> str:
@@ -315,6 +333,7 @@ def _save(run: _Run, *, is_best: bool) -> None:
         history=list(run.history),
         best_epoch=run.best_epoch,
         best_value=run.best_value,
+        identity=run.parts.identity,
     )
     checkpoint.save(run.directory, state, attempt=run.attempt, is_best=is_best)
 

@@ -43,7 +43,10 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
     is_known = partial.config is not None and (directory / STUDY_FILE).exists()
     if is_known and known_rows(stored_config(directory), directory):
         config = load_config(file, overrides)
-        check_same_study(stored_config(directory), config, storage=storage)
+        stored = stored_config(directory)
+        check_same_study(stored, config, storage=storage)
+        if config.confirm is None and stored.confirm is not None:  # `confirm NAME` has added one since
+            config = config.model_copy(update={"confirm": stored.confirm})
     else:
         config = _checked(file, overrides)
     _run(config, storage_root(storage) / config.study, storage=storage)

@@ -107,8 +107,8 @@ class TrainConfig(Section):
     ``metric`` picks the best epoch of a study that searches nothing; a search has its own, and this one stays null.
     """
 
-    epochs: Count = 20
-    batch_size: Count = 32
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     checkpoint_minutes: NotNegative = 10.0
     metric: str | None = None

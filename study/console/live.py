@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.console.board import Board
+from study.console.plain import event_line, logger
 from study.console.tables import Column, aligned
 from study.report.words import UNKNOWN, duration, number
 from study.types import Event
@@ -48,6 +49,8 @@ class LiveView:
     def observe(self, event: Event) -> None:
         """Take the event into the picture; a warning also stays in the scroll-back."""
         with self._lock:
+            if event.kind != "progress":
+                logger.info(event_line(event, self._board))
             self._board.observe(event)
         if event.kind == "warning":
             self.note(f"warning: {event.text}")

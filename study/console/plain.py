@@ -1,5 +1,6 @@
 """One line per event, for logs, pipes and continuous integration: no colours, no boxes, nothing overwritten."""
 
+import logging
 import threading
 from typing import Self, TextIO
 
@@ -8,6 +9,8 @@ from study.report.words import duration, number, params_text, rate
 from study.types import Event
 
 _GAP = "  "
+
+logger = logging.getLogger("study.events")  # the study's log tells the story too, between the libraries' notes
 
 
 def event_line(event: Event, board: Board) -> str:
@@ -49,6 +52,7 @@ class PlainView:
             line = event_line(event, self._board) if self._is_news(event) else ""
             self._board.observe(event)
             if line:
+                logger.info(line.strip())
                 self._write(line)
 
     def note(self, text: str) -> None:

@@ -114,20 +114,21 @@ def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fau
                 f"{resources.gpus_per_worker:g}: expected at most {available.node_gpus:g} (GPUs of the largest node)",
             )
         )
-    if faults:
-        return faults
+    if faults:  # what is left is judged with the share of a worker that would fit
+        gpus = min(resources.gpus_per_worker, available.node_gpus)
+        resources = resources.model_copy(update={"cpus_per_worker": 1.0, "gpus_per_worker": gpus})
     fitting = fitting_slots(resources, available)
     if fitting < 1:
-        return [Fault("resources.workers", _too_large(resources, available, where))]
+        return [*faults, Fault("resources.workers", _too_large(resources, available, where))]
     if resources.concurrent != "auto" and resources.concurrent > fitting:
-        return [
+        faults.append(
             Fault(
                 "resources.concurrent",
                 f"{resources.concurrent}: expected at most {fitting} on {where} ({available.cpus:g} CPUs, "
                 f"{available.gpus:g} GPUs; one run takes {slot_cpus(resources):g} CPUs with its data loading)",
             )
-        ]
-    return []
+        )
+    return faults
 
 
 def slot_cpus(resources: ResourcesConfig) -> float:

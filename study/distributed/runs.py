@@ -1,5 +1,6 @@
 """From a study file and a seed to the parts of one run: data, plan, criterion, network, numbers."""
 
+import hashlib
 import json
 import logging
 import math
@@ -22,7 +23,7 @@ from study.losses import make_criterion
 from study.losses.base import Criterion
 from study.models import make_model
 from study.optimisation import TrainSettings, seed_step
-from study.training import RunParts, predict
+from study.training import RunParts, check_identity, predict
 from study.types import RunOutcome, SplitName
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,16 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         image_size=dataset.image_size,
     )
     settings = _settings(config, steps=epoch_steps, seed=seed)
-    return RunParts(network=network, criterion=criterion, dataset=dataset, settings=settings), plan
+    identity = _identity(config, dataset, seed=seed)
+    return RunParts(network=network, criterion=criterion, dataset=dataset, settings=settings, identity=identity), plan
+
+
+def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> str:
+    """Digest of all that the weights of a run depend on; where it runs and how often it saves do not count."""
+    sections = config.model_dump(mode="json", include={"model", "loss", "sampler", "augment", "optim", "train"})
+    del sections["train"]["checkpoint_minutes"], sections["train"]["metric"]
+    content = {**sections, "metric": config.metric, "seed": seed, "data": dataset.fingerprint}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tuple[Plan, int]:
@@ -93,6 +103,7 @@ def evaluate_best(
     state = checkpoint.load_best(directory)
     if state is None:
         raise StudyError(f"run {directory.name} has no checkpoint", "resume the study, so that the run is trained")
+    check_identity(parts, state, directory)
     parts.network.load_state_dict(state.model)
     parts.network.to(device)
     parts.criterion.to(device)

@@ -6,7 +6,6 @@ an epoch, the driver keeps it before it answers, and on every start MLflow's jou
 
 import contextlib
 import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -126,7 +125,11 @@ def _run_stages(search: Search) -> None:
     remaining = left_to_search(search.ledger)
     concurrent = count_slots(config, capacity())
     search.observe(Event(kind="stage", text=f"starting {concurrent} worker slot{'s' if concurrent > 1 else ''}"))
-    with _scratch() as scratch, _pool(config, concurrent, scratch=scratch) as pool, _interrupting(search, pool):
+    with (
+        _scratch(search.study_dir) as scratch,
+        _pool(config, concurrent, scratch=scratch) as pool,
+        _interrupting(search, pool),
+    ):
         if remaining:
             search.observe(Event(kind="stage", text="searching", total=config.num_trials))
             run_search(search, pool, concurrent=concurrent, remaining=remaining, scratch=scratch)
@@ -170,9 +173,11 @@ def _check_stopped(search: Search, pool: SlotPool) -> None:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A directory for what Ray insists on writing; nothing in it is read back."""
-    path = Path(tempfile.mkdtemp(prefix="study-"))
+def _scratch(study_dir: Path) -> Iterator[Path]:
+    """A directory for what Ray insists on writing; nothing in it is read back, and a killed driver's is removed."""
+    path = study_dir / ".scratch"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     finally:

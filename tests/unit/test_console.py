@@ -204,6 +204,19 @@ class TestPlainView:
             "a note",
         ]
 
+    @pytest.mark.parametrize("view_of", [PlainView, LiveView])
+    def test_the_log_tells_the_story_too(self, view_of, caplog):
+        """The study's log holds only the libraries' notes, and nobody can see afterwards what happened when."""
+        with caplog.at_level("INFO", logger="study.events"), view_of(io.StringIO(), make_board()) as view:
+            view.observe(Event(kind="started", trial="0", params={"optim.lr": 0.01}))
+            view.observe(epoch(1, 0.5, trial="0"))
+            view.observe(Event(kind="ended", trial="0", state="complete"))
+        assert [record.message for record in caplog.records] == [
+            "trial 0  started  lr=0.01",
+            "trial 0  epoch 1/8  val/auroc_macro 0.500  212 images/s",
+            "trial 0  complete  val/auroc_macro 0.500",
+        ]
+
     def test_each_part_of_a_stage_has_its_own_tenths(self):
         """A second part of the same stage starts to be shown from its first tenth on."""
         stream = io.StringIO()

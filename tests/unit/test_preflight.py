@@ -58,6 +58,16 @@ def test_what_the_machine_cannot_give_is_refused(resources, path):
     assert [fault.path for fault in faults] == [path]
 
 
+def test_all_requests_that_cannot_be_given_are_told_at_once():
+    """The second of two faults shows only after the first was mended."""
+    faults = resource_faults(ResourcesConfig(cpus_per_worker=99.0, gpus_per_worker=1.0, concurrent=50), TWO_CORES)
+    assert [fault.path.removeprefix("resources.") for fault in faults] == [
+        "cpus_per_worker",
+        "gpus_per_worker",
+        "concurrent",
+    ]
+
+
 def test_slots_leave_room_for_loading():
     """By hand: 8 CPUs hold four slots of one worker and its loading task; shares of a CPU count as shares."""
     eight = Capacity(cpus=8.0, gpus=2.0, node_cpus=8.0, node_gpus=2.0)

@@ -195,3 +195,19 @@ def test_confirm_waits_for_the_search(root):
     assert code == 2
     assert "0 of 4 trials are finished" in err
     assert "study resume tiny --storage out" in err
+
+
+def test_run_keeps_a_confirmation_that_was_added_later(root, monkeypatch):
+    """Running the file again after `confirm NAME` drops the confirmation from the study."""
+    from study.cli import running
+    from study.cli.folders import store_config
+
+    file, storage = root / "tiny.yaml", str(root / "out")
+    stored = stored_config(root / "out" / "tiny")
+    confirmed = type(stored).model_validate({**stored.model_dump(mode="json"), "confirm": {"top": 1}})
+    store_config(root / "out" / "tiny", confirmed)
+    driven = []
+    monkeypatch.setattr(running, "known_rows", lambda *_: ["a trial"])
+    monkeypatch.setattr(running, "_run", lambda config, *_, **__: driven.append(config))
+    running.run_file(file, storage=storage, overrides=())
+    assert driven == [confirmed]

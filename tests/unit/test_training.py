@@ -11,7 +11,7 @@ from torch import nn
 from study import checkpoint
 from study.data.augment import make_augment
 from study.data.sampling import make_plan, steps_per_epoch
-from study.errors import TrainingFault
+from study.errors import StudyError, TrainingFault
 from study.losses import make_criterion
 from study.optimisation import TrainSettings, is_better, learning_rate, seed_step
 from study.training import Batch, Hooks, RunParts, train_run
@@ -46,6 +46,7 @@ class Bench:
             "source_label", labels=labels, segments=sources, batch_size=BATCH, num_steps=4 * steps, seed=seed
         )
         self.dataset, self.plan, self.rows, self.loss = dataset, plan, rows, loss
+        self.identity = ""
 
     def stream(self, start_step):
         augment = make_augment("none", image_size=32)
@@ -67,6 +68,7 @@ class Bench:
                 criterion=criterion,
                 dataset=self.dataset,
                 settings=self.settings,
+                identity=self.identity,
             ),
             stream=stream or self.stream,
             directory=directory,
@@ -126,6 +128,16 @@ def test_a_run_stopped_at_any_step_resumes_bit_by_bit(tiny_dataset, tmp_path, st
     assert same(curve(tmp_path / "whole"), curve(tmp_path / "cut"))
     one, other = checkpoint.load_last(tmp_path / "whole"), checkpoint.load_last(tmp_path / "cut")
     assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tiny_dataset, tmp_path):
+    """A changed study file silently goes on with the weights of the old one."""
+    bench = Bench(tiny_dataset)
+    bench.identity = "one"
+    bench.run(tmp_path / "run")
+    bench.identity = "other"
+    with pytest.raises(StudyError, match="another configuration"):
+        bench.run(tmp_path / "run", attempt=2)
 
 
 def test_epochs_that_the_ledger_knows_are_not_reported_again(tiny_dataset, tmp_path):
