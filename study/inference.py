@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from study.data.shards import PreparedDataset
 from study.losses.base import Criterion
 from study.metrics import classification_metrics, segment_metrics
-from study.models.inputs import to_input
+from study.models.inputs import to_input, to_tensor
 from study.types import SplitName
 
 IntArray = npt.NDArray[np.int64]
@@ -47,10 +47,9 @@ def rows_of_rank(rows_n: IntArray, *, rank: int, world_size: int) -> IntArray:
 
 
 def row_batches(dataset: PreparedDataset, rows_n: IntArray, *, batch_size: int) -> Iterator[Tensor]:
-    """Images of ``rows_n`` in order, as uint8 tensors [B, 1, H, W]; the last batch may be smaller."""
+    """Images of ``rows_n`` in order, as tensors of their stored type [B, C, H, W]; the last batch may be smaller."""
     for start in range(0, len(rows_n), batch_size):
-        pixels_nhw = dataset.pixels(rows_n[start : start + batch_size])
-        yield torch.from_numpy(np.ascontiguousarray(pixels_nhw)).unsqueeze(1)
+        yield to_tensor(dataset.pixels(rows_n[start : start + batch_size]))
 
 
 @torch.no_grad()
@@ -60,9 +59,9 @@ def forward_all(model: nn.Module, batches: Iterable[Tensor], *, device: torch.de
     model.eval()
     try:
         outputs = []
-        for images_n1hw in batches:
+        for images_nchw in batches:
             with autocast():
-                logits_no = model(to_input(images_n1hw.to(device, non_blocking=True)))
+                logits_no = model(to_input(images_nchw.to(device, non_blocking=True)))
             outputs.append(logits_no.float().cpu())
     finally:
         model.train(was_training)

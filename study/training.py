@@ -51,9 +51,9 @@ class RunParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Training images [B, 1, H, W] in uint8 and their class indices [B]."""
+    """Training images [B, C, H, W] in uint8 or uint16, and their class indices [B]."""
 
-    images_n1hw: Tensor
+    images_nchw: Tensor
     labels_n: Tensor
 
 
@@ -247,9 +247,9 @@ def _train_step(run: _Run, batch: Batch) -> float:
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(run.step, settings)
     run.optimiser.zero_grad(set_to_none=True)
-    images_n1hw = to_input(batch.images_n1hw.to(run.device, non_blocking=True))
+    images_nchw = to_input(batch.images_nchw.to(run.device, non_blocking=True))
     with autocast_for(run.device, run.precision):
-        logits_no = run.model(images_n1hw)
+        logits_no = run.model(images_nchw)
     loss = run.parts.criterion(logits_no, batch.labels_n.to(run.device, non_blocking=True))
     value = float(loss.detach())
     if not math.isfinite(value):

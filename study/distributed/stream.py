@@ -22,6 +22,7 @@ from study.data.sampling import Plan
 from study.data.shards import PreparedDataset, open_dataset
 from study.distributed.cluster import stop_prefetchers
 from study.errors import InputError, StudyError
+from study.models.inputs import to_tensor
 from study.training import Batch
 
 BLOCK_BYTES: Final = 16 * 2**20  # pixels of one block: large enough that Ray's cost per block does not show
@@ -158,4 +159,4 @@ def _to_batch(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> Batch:
     if not images_nhw.flags.writeable:
         images_nhw = images_nhw.copy()
     labels_n = torch.from_numpy(np.array(batch["label"]))
-    return Batch(images_n1hw=torch.from_numpy(images_nhw).unsqueeze(1), labels_n=labels_n)
+    return Batch(images_nchw=to_tensor(images_nhw), labels_n=labels_n)

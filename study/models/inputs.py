@@ -1,12 +1,33 @@
 """From stored pixels to what a network sees."""
 
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
-# Grey means of the statistics that timm's pretrained weights were trained with (mean of the three colour channels).
-MEAN = 0.449
-SD = 0.226
+# Statistics that timm's pretrained weights were trained with (ImageNet); grey pictures take the mean of the channels.
+COLOUR_MEAN: Final = (0.485, 0.456, 0.406)
+COLOUR_SD: Final = (0.229, 0.224, 0.225)
+GREY_MEAN: Final = 0.449
+GREY_SD: Final = 0.226
+LARGEST: Final = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
-def to_input(pixels_n1hw: Tensor) -> Tensor:
-    """Scale uint8 pixels [N, 1, H, W] to float32 of the same shape with about zero mean and unit standard deviation."""
-    return pixels_n1hw.float().div_(255.0).sub_(MEAN).div_(SD)
+def to_tensor(pixels: npt.NDArray[Any]) -> Tensor:
+    """Stored pixels [N, H, W] or [N, H, W, C] as a tensor [N, C, H, W] of the same type (uint8 or uint16)."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+
+
+def to_input(pixels_nchw: Tensor) -> Tensor:
+    """Scale pixels [N, C, H, W], uint8 or uint16, to float32 with about zero mean and unit standard deviation.
+
+    The full range of the type is 0 to 1 before that, so that 8- and 16-bit copies of one picture look the same.
+    """
+    images = pixels_nchw.float().div_(LARGEST[pixels_nchw.dtype])
+    if images.shape[1] == 1:
+        return images.sub_(GREY_MEAN).div_(GREY_SD)
+    mean, sd = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (COLOUR_MEAN, COLOUR_SD))
+    return images.sub_(mean).div_(sd)

@@ -57,7 +57,7 @@ def test_ranks_together_get_the_global_batches_in_order(cluster, tiny_dataset, w
     got = list(zip(*streams, strict=True))
     assert len(got) == len(wanted) == 40 - start
     for parts, (images, labels) in zip(got, wanted, strict=True):
-        np.testing.assert_array_equal(np.concatenate([part.images_n1hw[:, 0].numpy() for part in parts]), images)
+        np.testing.assert_array_equal(np.concatenate([part.images_nchw[:, 0].numpy() for part in parts]), images)
         np.testing.assert_array_equal(np.concatenate([part.labels_n.numpy() for part in parts]), labels)
 
 
@@ -65,11 +65,11 @@ def test_augmentation_depends_on_the_place_in_the_plan_alone(cluster, tiny_datas
     """A stream that starts in the middle augments as one that came from the start, whatever the number of ranks."""
     plan = plan_of(tiny_dataset, 12)
     whole = [
-        b.images_n1hw.numpy() for b in batch_stream(plan, settings_of(tiny_dataset, "mammogram"), rank=0, world_size=1)
+        b.images_nchw.numpy() for b in batch_stream(plan, settings_of(tiny_dataset, "mammogram"), rank=0, world_size=1)
     ]
     late = batch_stream(plan, settings_of(tiny_dataset, "mammogram"), rank=1, world_size=2, start_step=5)
     for step, batch in enumerate(late, 5):
-        np.testing.assert_array_equal(batch.images_n1hw.numpy(), whole[step][BATCH // 2 :])
+        np.testing.assert_array_equal(batch.images_nchw.numpy(), whole[step][BATCH // 2 :])
     assert not np.array_equal(whole[0], next(iter(expected(tiny_dataset, plan, 0, "none")))[0][:, None])
 
 

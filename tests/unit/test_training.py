@@ -55,7 +55,7 @@ class Bench:
             draws = step * BATCH + np.arange(BATCH)
             images = np.stack([augment(p, seed=0, draw=int(d)) for p, d in zip(pixels, draws, strict=True)])
             yield Batch(
-                images_n1hw=torch.from_numpy(images)[:, None],
+                images_nchw=torch.from_numpy(images)[:, None],
                 labels_n=torch.from_numpy(self.dataset.labels_n[self.rows[indices]]),
             )
 
