@@ -1,13 +1,15 @@
 """Cells of source tables: read as text, understood column by column, refused with file, row, found and expected."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pandas as pd
 import pyarrow.lib
 import pyarrow.parquet
 
+from study.data.files import is_file, open_file
 from study.data.manifest import CLASSES3
 from study.errors import InputError
 
@@ -43,40 +45,87 @@ WORDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
     "implant": (FLAGS, "1, 0, true, false, yes or no"),
 }
 AMOUNTS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
+HEADER_BYTES: Final = 65_536  # of a CSV table, more than the longest header line of the published ones
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
+def read_text_table(place: str | Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
     """Read a CSV (comma or semicolon) or Parquet file, every cell as stripped text and the empty text for missing.
+
+    Args:
+        place: a local path or a URI.
+        columns: read these alone, where they are there: wide tables need not fit into memory. All if empty.
 
     Raises:
         InputError: no such file, not such a table, no rows, or ids stored as fractions.
     """
-    if not path.is_file():
-        raise InputError(f"no table at {path}", "check the root and the table name of this source")
-    frame = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    name = shown(place)
+    if not is_file(place):
+        raise InputError(f"no table at {name}", "check the root and the table name of this source")
+    read = _parquet if name.lower().endswith((".parquet", ".pq")) else _csv
+    with open_file(place) as file:
+        frame = read(file, name, wanted=frozenset(columns))
     if frame.empty:
-        raise InputError(f"{path} has no rows", "give a table with one row per image")
+        raise InputError(f"{name} has no rows", "give a table with one row per image")
     frame.columns = pd.Index([str(column).strip() for column in frame.columns])
     if not frame.columns.is_unique:
-        raise InputError(f"{path}: a column name occurs twice", "keep one of them")
+        raise InputError(f"{name}: a column name occurs twice", "keep one of them")
     return pd.DataFrame({column: frame[column].str.strip() for column in frame.columns})
 
 
-def understand(frame: pd.DataFrame, *, table: Path) -> pd.DataFrame:
+def shown(place: str | Path) -> str:
+    """A place as a message may show it: a URI without its query and without the keys before its ``@``."""
+    return re.sub(r"://[^/@]*@", "://", str(place)).partition("?")[0] if "://" in str(place) else str(place)
+
+
+def need_columns(frame: pd.DataFrame, columns: Iterable[str], *, table: str | Path) -> None:
+    """Refuse a table that lacks columns.
+
+    Raises:
+        InputError: with the missing and the found columns.
+    """
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        found = ", ".join(map(str, frame.columns))
+        raise InputError(f"{shown(table)}: column {', '.join(missing)} is missing; found {found}")
+
+
+def take(frame: pd.DataFrame, columns: Mapping[str, str], *, table: str | Path) -> pd.DataFrame:
+    """Some columns of a published table under the manifest's names, understood; the others are left out.
+
+    Args:
+        frame: the table as `read_text_table` gives it.
+        columns: the table's name of each needed column, and the manifest's.
+        table: where it was read, for messages.
+
+    Raises:
+        InputError: a column that is missing, or a cell that is none of the allowed values.
+    """
+    need_columns(frame, columns, table=table)
+    known = frame[list(columns)].rename(columns=dict(columns))
+    return understand(known, table=table, names={new: old for old, new in columns.items()})
+
+
+def understand(frame: pd.DataFrame, *, table: str | Path, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Bring the cells of known columns to the manifest's words and numbers; ``birads`` also gives ``birads_sub``.
 
     The text as found stays in ``raw_view`` and ``raw_birads``.
+
+    Args:
+        frame: text cells, empty for missing, under the manifest's column names.
+        table: where they were read, for messages.
+        names: what the table calls a column, where its name differs.
 
     Raises:
         InputError: a cell that is none of the allowed values, with its column and data row (the first is row 1).
     """
     known = frame.copy()
+    called = {column: f"{shown(table)}: column {(names or {}).get(column, column)}" for column in frame.columns}
     for column, (words, allowed) in WORDS.items():
         if column in frame:
-            known[column] = _map_cells(frame[column], words.get, allowed=allowed, table=table)
+            known[column] = _map_cells(frame[column], words.get, allowed=allowed, called=called[column])
     for column in AMOUNTS:
         if column in frame:
-            amounts = _map_cells(frame[column], _amount, allowed="a number from 0", table=table)
+            amounts = _map_cells(frame[column], _amount, allowed="a number from 0", called=called[column])
             known[column] = pd.to_numeric(amounts)
     for column in ("view", "birads"):
         if column in frame:
@@ -90,7 +139,7 @@ def understand(frame: pd.DataFrame, *, table: Path) -> pd.DataFrame:
     return known
 
 
-def _map_cells(cells: pd.Series, meaning: Callable[[str], str | None], *, allowed: str, table: Path) -> pd.Series:
+def _map_cells(cells: pd.Series, meaning: Callable[[str], str | None], *, allowed: str, called: str) -> pd.Series:
     """Replace each distinct text by its meaning; missing stays missing (NaN)."""
     meanings: dict[str, str | None] = {"": None}
     for text in cells.unique():
@@ -99,7 +148,7 @@ def _map_cells(cells: pd.Series, meaning: Callable[[str], str | None], *, allowe
         meanings[text] = meaning(" ".join(text.upper().split()))
         if meanings[text] is None:
             row = 1 + int((cells == text).to_numpy().argmax())
-            raise InputError(f"{table}: column {cells.name}, data row {row}: {text[:40]!r}; expected {allowed}")
+            raise InputError(f"{called}, data row {row}: {text[:40]!r}; expected {allowed}")
     return cells.map(meanings).astype("str")
 
 
@@ -111,29 +160,40 @@ def _amount(text: str) -> str | None:
     return text if 0 <= value < float("inf") else None
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(file: BinaryIO, name: str, *, wanted: frozenset[str]) -> pd.DataFrame:
+    header = file.read(HEADER_BYTES).partition(b"\n")[0]
+    file.seek(0)
+    separator = ";" if header.count(b";") > header.count(b",") else ","
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = ";" if header.count(";") > header.count(",") else ","
-        return pd.read_csv(
-            path, sep=separator, dtype="str", keep_default_na=False, na_filter=False, encoding="utf-8-sig"
+        frame = pd.read_csv(
+            file,
+            sep=separator,
+            dtype="str",
+            keep_default_na=False,
+            na_filter=False,
+            encoding="utf-8-sig",
+            usecols=(lambda column: column.strip() in wanted) if wanted else None,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         kind = "is empty" if isinstance(error, pd.errors.EmptyDataError) else "is not a UTF-8 CSV table"
-        raise InputError(f"{path} {kind}", "save it as CSV (UTF-8) with a header line, or as Parquet") from None
+        raise InputError(f"{name} {kind}", "save it as CSV (UTF-8) with a header line, or as Parquet") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for row names then
+        raise InputError(f"{name}: rows have more cells than the header", "quote cells that hold a separator")
+    return frame
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(file: BinaryIO, name: str, *, wanted: frozenset[str]) -> pd.DataFrame:
     """Cells as text; a fraction in an id column means that long ids have lost digits already."""
     try:
-        found = pyarrow.parquet.read_table(path)
+        whole = pyarrow.parquet.ParquetFile(file)
+        names = whole.schema_arrow.names
+        found = whole.read(columns=[column for column in names if not wanted or column.strip() in wanted])
     except (pyarrow.lib.ArrowException, OSError):
-        raise InputError(f"{path} is not a Parquet table", "write it again") from None
-    if len(set(found.column_names)) < len(found.column_names):
-        raise InputError(f"{path}: a column name occurs twice", "keep one of them")
+        raise InputError(f"{name} is not a Parquet table", "write it again") from None
+    if len(set(names)) < len(names):
+        raise InputError(f"{name}: a column name occurs twice", "keep one of them")
     frame = found.to_pandas(integer_object_nulls=True)
     for column in frame.columns:
         if str(column).endswith("_id") and pd.api.types.is_float_dtype(frame[column]):
-            raise InputError(f"{path}: column {column} holds fractions; expected text", "store ids as text")
+            raise InputError(f"{name}: column {column} holds fractions; expected text", "store ids as text")
     return pd.DataFrame({column: frame[column].astype("str").fillna("") for column in frame.columns})
