@@ -1,13 +1,18 @@
-"""Files by local path or by a URI that pyarrow opens (`s3://`, `gs://`, ...): read, list, join, date.
+"""Files by local path or by a URI that pyarrow opens (`s3://`, `gs://`, `abfs://`, ...): read, write, list, date.
 
-Sources and readers use these functions alone, so that every data set may lie anywhere.
+All that reads or writes data goes through these functions, so that every data set may lie anywhere. Credentials come
+from the environment, the machine's role, or the URI itself; :func:`shown` is how a place may stand in a message.
+Buckets are never made. Another S3 service is named by ``AWS_ENDPOINT_URL`` or by ``?endpoint_override=host:port``.
 """
 
 import functools
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -15,6 +20,10 @@ from study.errors import InputError
 
 URI: Final = re.compile(r"[a-z][a-z0-9+.-]+://")
 LOCAL: Final = "file://"
+ARRAY_MEMBER: Final = ".npz::"
+FEW: Final = 64  # so many single questions cost less than listing a store
+THREADS: Final = 16
+CHUNK: Final = 8 * 2**20
 
 
 def is_remote(place: str | Path) -> bool:
@@ -28,6 +37,18 @@ def local_path(place: str | Path) -> Path:
     return Path(str(place).removeprefix(LOCAL)).absolute()
 
 
+def shown(place: str | Path) -> str:
+    """The place as it may stand in a message: a URI without user, password and query."""
+    text = str(place)
+    if not is_remote(text):
+        return text
+    scheme, _, rest = text.partition("?")[0].partition("://")
+    store, slash, path = rest.partition("/")
+    # Azure names the container before the @ and is the one scheme whose user part is no secret.
+    open_part = store if scheme.startswith("abfs") and ":" not in store else store.rpartition("@")[2]
+    return f"{scheme}://{open_part}{slash}{path}"
+
+
 def join(root: str | Path, *parts: str) -> str:
     """A place below ``root``: an absolute local path, or a URI with the query of the root's."""
     text = str(root)
@@ -35,6 +56,20 @@ def join(root: str | Path, *parts: str) -> str:
         return str(local_path(text).joinpath(*parts))
     base, mark, query = text.partition("?")
     return posixpath.join(base, *parts) + mark + query
+
+
+def whole_file(place: str) -> str:
+    """The file that holds a place: ``a.npz`` for ``a.npz::images::3``, the place itself otherwise."""
+    name, mark, _ = place.partition(ARRAY_MEMBER)
+    return name + ARRAY_MEMBER.removesuffix("::") if mark else place
+
+
+def why(error: OSError) -> str:
+    """The cause of a failed access in a few words that hold neither a name nor a credential."""
+    if error.errno:
+        return os.strerror(error.errno)
+    found = re.search(r"AWS Error ([A-Z_]+)", str(error))
+    return found[1].lower().replace("_", " ") if found else type(error).__name__
 
 
 def read_bytes(place: str | Path) -> bytes:
@@ -59,6 +94,97 @@ def open_file(place: str | Path) -> BinaryIO:
     return cast("BinaryIO", system.open_input_file(path))
 
 
+def write_bytes(place: str | Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all; the folders above a local one are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if is_remote(place):
+        _put(str(place), content)
+        return
+    path = local_path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _put(uri: str, content: bytes | memoryview) -> None:
+    """One object in one go. A stream that fails is closed by pyarrow, which would publish the part that went out."""
+    system, path = _system(uri)
+    stream = system.open_output_stream(path)
+    try:
+        stream.write(content)
+        stream.close()
+    except OSError:
+        _forget(stream)
+        delete(uri)
+        raise
+
+
+def _forget(stream: Any) -> None:
+    """Close a stream that has failed already: its first error is the one to tell."""
+    try:
+        stream.close()
+    except OSError:
+        return
+
+
+def download(place: str | Path, path: Path) -> None:
+    """Copy a file to a local path; the path may hold a part of it if this fails.
+
+    Raises:
+        OSError: the one cannot be read, or the other not written.
+    """
+    with open_file(place) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, CHUNK)
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Copy a file: by the store itself within one store, through this machine's memory otherwise.
+
+    Raises:
+        OSError: the one cannot be read, or the other not written.
+    """
+    if is_remote(source) and is_remote(target):
+        system, path = _system(str(source))
+        other, goal = _system(str(target))
+        if system.equals(other):
+            system.copy_file(path, goal)
+            return
+    write_bytes(target, read_bytes(source))
+
+
+def delete(place: str | Path) -> None:
+    """Delete a file; one that is not there is no fault.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    try:
+        if is_remote(place):
+            system, path = _system(str(place))
+            system.delete_file(path)
+        else:
+            local_path(place).unlink()
+    except FileNotFoundError:
+        return
+
+
+def delete_all(places: Iterable[str]) -> None:
+    """Delete many files, several at a time.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(delete, places))
+
+
 def file_state(place: str | Path) -> tuple[int, int]:
     """Size in bytes and time of change in ns; -1 and 0 where there is no file."""
     if not is_remote(place):
@@ -68,7 +194,41 @@ def file_state(place: str | Path) -> tuple[int, int]:
             return -1, 0
         return found.st_size, found.st_mtime_ns
     system, path = _system(str(place))
-    info = system.get_file_info(path)
+    return _state(system.get_file_info(path))
+
+
+def file_states(places: Sequence[str]) -> list[tuple[int, int]]:
+    """:func:`file_state` of many places; those of one remote store by listing it once, 1,000 names a request."""
+    known: dict[str, tuple[int, int]] = {}
+    stores: dict[str, list[str]] = {}
+    for place in dict.fromkeys(places):
+        if is_remote(place):
+            base, _, query = place.partition("?")
+            stores.setdefault("/".join(base.split("/")[:3]) + "?" + query, []).append(place)
+        else:
+            known[place] = file_state(place)
+    for members in stores.values():
+        known.update(_remote_states(members))
+    return [known[place] for place in places]
+
+
+def _remote_states(places: list[str]) -> dict[str, tuple[int, int]]:
+    if len(places) <= FEW:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return dict(zip(places, pool.map(file_state, places), strict=True))
+    from pyarrow import fs
+
+    system = _system(places[0])[0]
+    paths = [_system(place)[1] for place in places]
+    above = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    listed = {
+        info.path: _state(info)
+        for info in system.get_file_info(fs.FileSelector(above, recursive=True, allow_not_found=True))
+    }
+    return {place: listed.get(path, (-1, 0)) for place, path in zip(places, paths, strict=True)}
+
+
+def _state(info: Any) -> tuple[int, int]:
     return (int(info.size), int(info.mtime_ns or 0)) if info.is_file else (-1, 0)
 
 
@@ -111,7 +271,7 @@ def _remote_names(root: str) -> list[str]:
     try:
         found = system.get_file_info(fs.FileSelector(path, recursive=True))
     except OSError as error:
-        raise InputError(f"no folder at {root.partition('?')[0]}", "check the root of this source") from error
+        raise InputError(f"no folder at {shown(root)} ({why(error)})", "check the root of this source") from None
     names = [posixpath.relpath(info.path, path) for info in found if info.is_file]
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
@@ -127,10 +287,14 @@ def _system(uri: str) -> tuple[Any, str]:
 
 @functools.lru_cache(maxsize=16)
 def _store(uri: str) -> tuple[Any, str]:
-    from pyarrow import ArrowInvalid, fs
+    from pyarrow import ArrowException, fs
 
     try:
         system, root = fs.FileSystem.from_uri(uri)
-    except (ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(f"{uri.partition('?')[0]}: no such kind of place", "use a folder, s3:// or gs://") from error
+    except (ArrowException, OSError, ValueError) as error:
+        # pyarrow repeats the whole URI, credentials too, so neither its text nor the error itself is passed on
+        kind = type(error).__name__
+        raise InputError(
+            f"{shown(uri)} cannot be opened ({kind})", "use a folder, or a URI such as s3://bucket/folder"
+        ) from None
     return system, root
