@@ -8,16 +8,12 @@ from study.config.changes import apply_params, changed_paths, config_yaml, is_bu
 from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
 from study.config.load import PartialStudy, check_study_file, config_warnings, load_config
+from study.config.losses import CornConfig, CrossEntropyConfig, EmdConfig, FocalConfig, LossConfig
 from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
 from study.config.paths import settable_paths
 from study.config.schema import (
     AugmentConfig,
     ConfirmConfig,
-    CornConfig,
-    CrossEntropyConfig,
-    EmdConfig,
-    FocalConfig,
-    LossConfig,
     ModelConfig,
     OptimConfig,
     PrunerConfig,

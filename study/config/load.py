@@ -11,13 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from study.config.data import DataConfig
 from study.config.faults import in_file_order, raise_faults, translate
+from study.config.losses import LossConfig
 from study.config.overrides import apply_overrides
 from study.config.paths import with_defaults
 from study.config.rules import View, advice, rule_faults
 from study.config.schema import (
     AugmentConfig,
     ConfirmConfig,
-    LossConfig,
     ModelConfig,
     OptimConfig,
     ResourcesConfig,

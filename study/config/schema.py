@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
-    ClassWeights,
     Concurrent,
     Count,
     Distinct,
@@ -27,6 +26,7 @@ from study.config.fields import (
     Text,
     Weights,
 )
+from study.config.losses import CrossEntropyConfig, LossConfig
 from study.config.names import DEFAULT_METRIC, Mode, mode_of
 from study.config.record import Section
 from study.config.rules import View, rule_faults
@@ -38,41 +38,6 @@ class ModelConfig(Section):
     name: Text = "efficientnet_b3"
     pretrained: Weights = False
     drop_rate: Rate = 0.2
-
-
-class CrossEntropyConfig(Section):
-    """Cross entropy over K outputs."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: ClassWeights = "none"
-    normaliser: Literal["weight", "batch"] = "weight"
-    label_smoothing: Rate = 0.0
-
-
-class EmdConfig(Section):
-    """Squared earth mover's distance between cumulative distributions."""
-
-    name: Literal["emd"]
-    class_weights: ClassWeights = "none"
-
-
-class CornConfig(Section):
-    """Conditional ordinal regression over K - 1 outputs."""
-
-    name: Literal["corn"]
-    class_weights: ClassWeights = "none"
-    normaliser: Literal["pairs", "batch"] = "pairs"
-
-
-class FocalConfig(Section):
-    """Focal loss over K outputs; ``gamma`` 0 is cross entropy."""
-
-    name: Literal["focal"]
-    gamma: NotNegative = 2.0
-    class_weights: ClassWeights = "none"
-
-
-LossConfig = Annotated[CrossEntropyConfig | EmdConfig | CornConfig | FocalConfig, Field(discriminator="name")]
 
 
 class SamplerConfig(Section):

@@ -92,7 +92,7 @@ def test_faults_of_values_come_with_their_path(write: Write, raw: dict[str, Any]
     """A wrong value of the command line is reported without its path, or hides the file's faults."""
     raw["train"]["epochs"] = 0
     assert faults_of(write(raw), "optim.lr=-1", "search.trials=x") == [
-        ("train.epochs", "0: expected at least 1"),
+        ("train.epochs", "0: expected a whole number from 1 to 100000"),
         ("search.trials", "'x': expected a whole number"),
         ("optim.lr", "-1: expected a number above 0"),
     ]
