@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from study.errors import InputError
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
 PIXEL_DROPOUT_RATE: Final = 0.01  # the paper gives none; the library's default
 _MALLOC_THRESHOLD: Final = 1 << 30
@@ -85,19 +85,22 @@ POLICIES: Final[dict[str, Callable[[], list[Any]]]] = {"none": _none, "mammogram
 
 
 class Augment:
-    """One policy for square images; not thread-safe (one per thread), cheap to pickle.
+    """One policy for images of one shape; not thread-safe (one per thread), cheap to pickle.
 
     Attributes:
         policy: its name in ``POLICIES``.
-        image_size: side of the images in pixels.
+        shape: of the images, (H, W) or (H, W, 3).
+        dtype: of the images, uint8 or uint16.
     """
 
-    def __init__(self, policy: str, *, image_size: int) -> None:
+    def __init__(self, policy: str, *, shape: tuple[int, ...], bits: int = 8) -> None:
         self.policy = policy
-        self.image_size = image_size
+        self.shape = shape
+        self.bits = bits
+        self.dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
 
-    def __reduce__(self) -> tuple[Callable[[str, int], "Augment"], tuple[str, int]]:
-        return _rebuild, (self.policy, self.image_size)
+    def __reduce__(self) -> tuple[Callable[..., "Augment"], tuple[str, tuple[int, ...], int]]:
+        return _rebuild, (self.policy, self.shape, self.bits)
 
     @functools.cached_property
     def pipeline(self) -> Any:
@@ -105,44 +108,46 @@ class Augment:
         transforms = POLICIES[self.policy]()
         return _library().Compose(transforms, seed=0) if transforms else None
 
-    def __call__(self, image_hw: Pixels, *, seed: int, draw: int) -> Pixels:
+    def __call__(self, image: Pixels, *, seed: int, draw: int) -> Pixels:
         """Augment one image.
 
         Args:
-            image_hw: uint8 [S, S]; it is not changed.
+            image: of the shape and type that the policy was made for; it is not changed.
             seed: seed of the run, >= 0.
             draw: number of the draw in the run (step times batch size plus place), >= 0.
 
         Returns:
-            uint8 [S, S], the same bytes for the same arguments in any process and any order of calls; ``image_hw``
-            itself for a policy without transforms.
+            An image of the same shape and type, the same bytes for the same arguments in any process and any order of
+            calls; ``image`` itself for a policy without transforms.
 
         Raises:
             InputError: the image has another shape or type.
         """
-        if image_hw.shape != (self.image_size, self.image_size) or image_hw.dtype != np.uint8:
-            expected = f"uint8 [{self.image_size}, {self.image_size}]"
-            raise InputError(f"image of shape {image_hw.shape}, {image_hw.dtype}; expected {expected}")
+        if image.shape != self.shape or image.dtype != self.dtype:
+            expected = f"{self.dtype} {list(self.shape)}"
+            raise InputError(f"image of shape {image.shape}, {image.dtype}; expected {expected}")
         if self.pipeline is None:
-            return image_hw
+            return image
         # One generator for all transforms: seeding the pipeline by number would give each its own copy of one stream,
         # and an image with one transform would get every other that is at least as likely.
         key = mixed_key(seed, draw)
         self.pipeline.set_random_state(np.random.Generator(np.random.Philox(key=key)), random.Random(key))
-        return np.ascontiguousarray(self.pipeline(image=image_hw)["image"])
+        return np.ascontiguousarray(self.pipeline(image=image)["image"])
 
 
-def make_augment(policy: str, *, image_size: int) -> Augment:
-    """Make the augmentation of a policy for images of ``image_size`` pixels a side.
+def make_augment(policy: str, *, image_hw: tuple[int, int], channels: int = 1, bits: int = 8) -> Augment:
+    """Make the augmentation of a policy for images of height and width ``image_hw``, in px.
 
     Raises:
-        InputError: unknown policy, or a size below 1.
+        InputError: unknown policy, a size below 1, or other than 1 or 3 channels of 8 or 16 bits.
     """
     if policy not in POLICIES:
         raise InputError(f"augment.policy is {policy!r}; expected one of {', '.join(POLICIES)}", "edit augment.policy")
-    if image_size < 1:
-        raise InputError(f"image size is {image_size} pixels; expected at least 1", "edit data.image_size")
-    return Augment(policy, image_size=image_size)
+    if min(image_hw) < 1:
+        raise InputError(f"image size is {image_hw} pixels; expected at least 1 by 1", "edit data.image_size")
+    if channels not in (1, 3) or bits not in (8, 16):
+        raise InputError(f"images of {channels} channels and {bits} bits; expected 1 or 3 channels of 8 or 16 bits")
+    return Augment(policy, shape=tuple(image_hw) if channels == 1 else (*image_hw, channels), bits=bits)
 
 
 def mixed_key(seed: int, draw: int) -> int:
@@ -158,8 +163,8 @@ def _splitmix(value: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def _rebuild(policy: str, image_size: int) -> Augment:
-    return Augment(policy, image_size=image_size)
+def _rebuild(policy: str, shape: tuple[int, ...], bits: int) -> Augment:
+    return Augment(policy, shape=shape, bits=bits)
 
 
 def tune_malloc() -> bool:

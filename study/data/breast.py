@@ -28,7 +28,8 @@ class BreastRegion:
     """The breast in one frame.
 
     ``box`` is (left, top, right, bottom) in px of the full frame, right and bottom excluded, margin included;
-    ``mask_hw`` the filled component on the small copy, None where none was found and the box is the whole frame;
+    ``mask_hw`` the filled component on a small copy, or the given mask; None where none was found and the box is the
+    whole frame;
     ``side`` the half of the full frame with more tissue ("L": chest wall at the left), None where unclear;
     ``background`` the grey level of the empty film or detector.
     """
@@ -39,25 +40,38 @@ class BreastRegion:
     background: float
 
 
-def find_breast(pixels_hw: U16, *, margin: float) -> BreastRegion:
+def find_breast(pixels_hw: U16, *, margin: float, mask_hw: Bool | None = None) -> BreastRegion:
     """Find the breast in uint16 [rows, columns]; never fails.
 
     Without a component, or with one whose box is under 5 % of the frame, the result is the whole frame, side unclear.
     The threshold lies 5 % of the grey range above the background. A plain Otsu threshold falls inside dense breasts,
     and one at zero keeps film noise; on 214 films this one keeps every lesion centre.
+
+    A mask that is given (bool of any size, same field of view) is taken as it is; one that is empty or too small is
+    passed over, since it tells of a segmentation that failed.
     """
-    rows, cols = pixels_hw.shape
     small = _shrink(pixels_hw)
     background, threshold = _levels(small)
-    above = _without_bright_frame(small) & (small > threshold)
-    component = _largest_component(above)
-    whole = BreastRegion(box=(0, 0, cols, rows), mask_hw=None, side=None, background=background)
-    if component is None:
-        return whole
-    box = _box(component, frame_hw=(rows, cols), margin=margin)
-    if (box[2] - box[0]) * (box[3] - box[1]) < SMALLEST_BOX * rows * cols:
-        return whole
-    return BreastRegion(box=box, mask_hw=component, side=_side(component), background=background)
+    if mask_hw is not None:
+        given = _usable_region(mask_hw, frame_hw=pixels_hw.shape, margin=margin, background=background)
+        if given is not None:
+            return given
+    component = _largest_component(_without_bright_frame(small) & (small > threshold))
+    found = _usable_region(component, frame_hw=pixels_hw.shape, margin=margin, background=background)
+    rows, cols = pixels_hw.shape
+    return found or BreastRegion(box=(0, 0, cols, rows), mask_hw=None, side=None, background=background)
+
+
+def _usable_region(
+    mask_hw: Bool | None, *, frame_hw: tuple[int, int], margin: float, background: float
+) -> BreastRegion | None:
+    """The region of a mask; None if its box makes no sense."""
+    if mask_hw is None or not mask_hw.any():
+        return None
+    box = _box(mask_hw, frame_hw=frame_hw, margin=margin)
+    if (box[2] - box[0]) * (box[3] - box[1]) < SMALLEST_BOX * frame_hw[0] * frame_hw[1]:
+        return None
+    return BreastRegion(box=box, mask_hw=mask_hw, side=_side(mask_hw), background=background)
 
 
 def _shrink(pixels_hw: U16) -> F32:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +17,50 @@ from pydicom import Dataset
 from study.data.dicom_pixels import DECODING_ERRORS, PIXEL_KEYWORDS, grey_pixels
 from study.data.dicom_tags import TAG_KEYWORDS, DicomTags, tags_from_dataset
 from study.data.pictures import grey_picture
-from study.errors import DicomError
+from study.errors import DicomError, InputError
 
-__all__ = ["DicomImage", "DicomTags", "read_dicom", "read_image"]
+__all__ = ["DicomImage", "DicomTags", "ReadOptions", "read_dicom", "read_image"]
 
 PREAMBLE_BYTES: Final = 132
 PICTURE_MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DicomImage:
-    """Grey values and tags of one image.
+class ReadOptions:
+    """How an image file is read.
 
-    ``pixels_hw`` is uint16 [rows, columns] in 0 .. ``max_value``; background is low whatever the file's photometric
-    interpretation was.
+    ``lut`` applies the display look-up table or window of a DICOM file (``voi``) or none; ``colour`` reads grey values
+    or three channels; ``reduce_to`` lets JPEG 2000 files be decoded at half their resolution, where that leaves clearly
+    more than so many px on the longer side.
     """
 
-    pixels_hw: npt.NDArray[np.uint16]
+    lut: Literal["none", "voi"] = "none"
+    colour: Literal["grey", "rgb"] = "grey"
+    reduce_to: int | None = None
+
+
+AS_STORED: Final = ReadOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DicomImage:
+    """Values and tags of one image.
+
+    ``pixels`` is uint16 [rows, columns], or [rows, columns, 3] in colour, in 0 .. ``max_value``; background is low
+    whatever the file's photometric interpretation was. It may be read-only. ``reduced_by`` is 2 where the file was
+    decoded at half its resolution; ``tags.rows`` and ``tags.cols`` are always those of the file.
+    """
+
+    pixels: npt.NDArray[np.uint16]
     tags: DicomTags
+    reduced_by: int = 1
+
+    @property
+    def pixels_hw(self) -> npt.NDArray[np.uint16]:
+        """Grey values [rows, columns]."""
+        if self.pixels.ndim != 2:
+            raise InputError("the picture is in colour", "read it with colour: grey")
+        return self.pixels
 
     @property
     def max_value(self) -> int:
@@ -42,7 +68,7 @@ class DicomImage:
         return int(2**self.tags.bits_stored - 1)
 
 
-def read_dicom(path: str | Path) -> DicomImage:
+def read_dicom(path: str | Path, *, options: ReadOptions = AS_STORED) -> DicomImage:
     """Read one DICOM file, with or without a preamble.
 
     Native, RLE, JPEG, JPEG Lossless, JPEG-LS and JPEG 2000 pixels are decoded; pixels of one image are the same in
@@ -54,7 +80,7 @@ def read_dicom(path: str | Path) -> DicomImage:
     return _dicom_from_bytes(_content(path))
 
 
-def read_image(path: str | Path) -> DicomImage:
+def read_image(path: str | Path, *, options: ReadOptions = AS_STORED) -> DicomImage:
     """Read one image by content, not by name: DICOM, or an 8- or 16-bit grey PNG, TIFF or JPEG.
 
     Raises:
@@ -67,7 +93,7 @@ def read_image(path: str | Path) -> DicomImage:
         pixels_hw, bits = grey_picture(content)
     rows, cols = pixels_hw.shape
     tags = DicomTags(rows=rows, cols=cols, bits_stored=bits, photometric="MONOCHROME2")
-    return DicomImage(pixels_hw=_not_flat(pixels_hw), tags=tags)
+    return DicomImage(pixels=_not_flat(pixels_hw), tags=tags)
 
 
 def _content(path: str | Path) -> bytes:
@@ -88,7 +114,7 @@ def _dicom_from_bytes(content: bytes) -> DicomImage:
             tags = tags_from_dataset(dataset)
         except DECODING_ERRORS:
             raise DicomError("the header holds values of the wrong kind", "fetch the file again") from None
-    return DicomImage(pixels_hw=_not_flat(pixels_hw), tags=tags)
+    return DicomImage(pixels=_not_flat(pixels_hw), tags=tags)
 
 
 def _dataset(content: bytes, caught: list[warnings.WarningMessage]) -> Dataset:

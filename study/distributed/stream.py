@@ -144,7 +144,7 @@ def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
         raise InputError(
             f"{settings.root} was prepared again while it was in use", "resume the study with its own data"
         )
-    return dataset, make_augment(settings.policy, image_size=dataset.image_size)
+    return dataset, make_augment(settings.policy, image_hw=(dataset.image_size, dataset.image_size))
 
 
 def _to_batch(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> Batch:

@@ -34,7 +34,7 @@ def settings_of(dataset, policy="none", **more):
 
 
 def expected(dataset, plan, start, policy):
-    augment = make_augment(policy, image_size=32)
+    augment = make_augment(policy, image_hw=(32, 32))
     rows = dataset.rows("train")[plan.indices(start)]
     for step, batch in enumerate(rows, start):
         draws = step * BATCH + np.arange(BATCH)

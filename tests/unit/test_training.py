@@ -49,7 +49,7 @@ class Bench:
         self.identity = ""
 
     def stream(self, start_step):
-        augment = make_augment("none", image_size=32)
+        augment = make_augment("none", image_hw=(32, 32))
         for step, indices in enumerate(self.plan.indices(start_step), start_step):
             pixels = self.dataset.pixels(self.rows[indices])
             draws = step * BATCH + np.arange(BATCH)

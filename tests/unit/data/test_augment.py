@@ -30,7 +30,7 @@ SIZE = 48
 CALL = (
     "import hashlib, numpy as np; from study.data.augment import make_augment;"
     "image = (np.arange(48 * 48) % 251).astype(np.uint8).reshape(48, 48);"
-    "augment = make_augment('mammogram', image_size=48);"
+    "augment = make_augment('mammogram', image_hw=(48, 48));"
     "print([hashlib.sha256(augment(image, seed=3, draw=draw)).hexdigest() for draw in (11, 10**9, 5)])"
 )
 
@@ -42,7 +42,7 @@ def _image(size=SIZE):
 @pytest.fixture(scope="module")
 def augment():
     """The mammogram policy at 48 pixels."""
-    return make_augment("mammogram", image_size=SIZE)
+    return make_augment("mammogram", image_hw=(SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def applied():
     """Which transforms 2,000 draws got, with their parameters."""
     import albumentations
 
-    augment = make_augment("mammogram", image_size=SIZE)
+    augment = make_augment("mammogram", image_hw=(SIZE, SIZE))
     spy = _Spy(albumentations.Compose(POLICIES["mammogram"](), seed=0, save_applied_params=True))
     augment.pipeline = spy
     for draw in range(2000):
@@ -101,7 +101,7 @@ def test_draws_and_seeds_differ(augment):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_shape_type_and_input_are_kept(policy, size):
     """An augmented image is uint8 of the same size, contiguous, and the given one is unchanged."""
-    augment, image = make_augment(policy, image_size=size), _image(size)
+    augment, image = make_augment(policy, image_hw=(size, size)), _image(size)
     image.setflags(write=False)
     for draw in range(40):
         out = augment(image, seed=0, draw=draw)
@@ -113,7 +113,7 @@ def test_shape_type_and_input_are_kept(policy, size):
 
 def test_none_changes_nothing():
     """The policy without transforms gives the image back."""
-    assert np.array_equal(make_augment("none", image_size=SIZE)(_image(), seed=0, draw=0), _image())
+    assert np.array_equal(make_augment("none", image_hw=(SIZE, SIZE))(_image(), seed=0, draw=0), _image())
 
 
 def test_each_transform_comes_with_its_probability(applied):
@@ -205,9 +205,9 @@ def test_other_images_are_refused(augment, image):
 def test_unknown_policy_is_refused():
     """An unknown policy is refused with the known ones; so is a size that is none."""
     with pytest.raises(InputError, match="'mamogram'; expected one of none, mammogram"):
-        make_augment("mamogram", image_size=8)
-    with pytest.raises(InputError, match="0 pixels"):
-        make_augment("none", image_size=0)
+        make_augment("mamogram", image_hw=(8, 8))
+    with pytest.raises(InputError, match="at least 1 by 1"):
+        make_augment("none", image_hw=(0, 0))
 
 
 def test_malloc_is_tuned_on_glibc():

@@ -211,7 +211,7 @@ def test_pictures_look_like_breasts(tmp_path, vendor):
         bright = (near_left == image.max_value).astype(np.uint8)
         count, _ = cv2.connectedComponents(bright[:40, 80:])
         assert count >= 3  # side and view, beside the background
-        prepared = prepare_image(image, laterality=row.laterality, settings=PrepareSettings(image_size=128))
+        prepared = prepare_image(image, laterality=row.laterality, settings=PrepareSettings(image_hw=(128, 128)))
         assert prepared.flipped == (row.laterality == "R")
         assert prepared.is_cropped
         assert prepared.box[3] - prepared.box[1] > 100
@@ -246,7 +246,7 @@ def test_vendors_and_sites_differ_in_looks(tmp_path):
         root = tmp_path / f"{name}-{vendor}"
         write_phantom(root, site)
         for number, path in enumerate(phantom_manifest(site, root)["path"]):
-            pixels = prepare_image(read_dicom(path), settings=PrepareSettings(image_size=128)).pixels
+            pixels = prepare_image(read_dicom(path), settings=PrepareSettings(image_hw=(128, 128))).framed()
             tissue = pixels[pixels > 8].astype(float)
             detail = np.abs(np.diff(pixels[32:96, 32:80].astype(float))).mean()
             features.append([*np.percentile(tissue, (5, 25, 50, 75, 95)), detail])

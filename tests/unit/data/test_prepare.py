@@ -13,13 +13,13 @@ from study.errors import InputError
 
 REAL = os.environ.get("STUDY_REAL_DATA", "")
 needs_real = pytest.mark.skipif(not REAL, reason="STUDY_REAL_DATA is not set")
-SETTINGS = PrepareSettings(image_size=128)
+SETTINGS = PrepareSettings(image_hw=(128, 128))
 
 
 def image_of(pixels: np.ndarray, *, bits: int = 12) -> DicomImage:
     rows, cols = pixels.shape
     tags = DicomTags(rows=rows, cols=cols, bits_stored=bits, photometric="MONOCHROME2")
-    return DicomImage(pixels_hw=pixels.astype(np.uint16), tags=tags)
+    return DicomImage(pixels=pixels.astype(np.uint16), tags=tags)
 
 
 def breast(rows: int = 400, cols: int = 300, *, side: str = "L", level: int = 2000) -> np.ndarray:
@@ -40,8 +40,8 @@ def test_the_breast_alone_is_left():
     assert abs(top - 40) <= 10
     assert abs(bottom - 360) <= 10
     assert abs(right - 180) <= 10
-    whole = prepare_image(image_of(breast()), settings=PrepareSettings(image_size=128, crop="none"))
-    assert whole.pixels[3:9, 100:108].max() == 255  # the label
+    whole = prepare_image(image_of(breast()), settings=PrepareSettings(image_hw=(128, 128), crop="none"))
+    assert whole.framed()[3:9, 100:108].max() == 255  # the label
     assert whole.box == (0, 0, 300, 400)
 
 
@@ -53,13 +53,13 @@ def test_a_label_inside_the_box_is_black():
     prepared = prepare_image(image_of(pixels), settings=SETTINGS)
     assert prepared.box[2] > 170
     x, y = prepared.map_point(155, 65)
-    assert prepared.pixels[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3].max() == 0
+    assert prepared.framed()[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3].max() == 0
 
 
 def test_margin_widens_the_box():
     """The margin does not widen the box on each free side, or leaves the frame."""
-    narrow = prepare_image(image_of(breast()), settings=PrepareSettings(image_size=128, margin=0)).box
-    wide = prepare_image(image_of(breast()), settings=PrepareSettings(image_size=128, margin=0.05)).box
+    narrow = prepare_image(image_of(breast()), settings=PrepareSettings(image_hw=(128, 128), margin=0)).box
+    wide = prepare_image(image_of(breast()), settings=PrepareSettings(image_hw=(128, 128), margin=0.05)).box
     extra = 0.05 * (narrow[3] - narrow[1])
     assert wide[0] == narrow[0] == 0
     for index, sign in ((1, -1), (2, 1), (3, 1)):
@@ -70,13 +70,13 @@ def test_aspect_is_kept_and_padding_symmetric():
     """A prepared breast is stretched, or not in the middle."""
     prepared = prepare_image(image_of(breast()), settings=SETTINGS)
     width, height = prepared.box[2] - prepared.box[0], prepared.box[3] - prepared.box[1]
-    assert prepared.pixels.shape == (128, 128)
-    assert prepared.pixels.dtype == np.uint8
+    assert prepared.framed().shape == (128, 128)
+    assert prepared.framed().dtype == np.uint8
     assert prepared.scale[0] == pytest.approx(prepared.scale[1], rel=0.01)
     drawn = round(width * 128 / height)
-    assert prepared.pad == ((128 - drawn) // 2, 0)
-    assert prepared.pixels[:, : prepared.pad[0]].max() == 0
-    assert prepared.pixels[64, prepared.pad[0]] > 0
+    assert prepared.offset == ((128 - drawn) // 2, 0)
+    assert prepared.framed()[:, : prepared.offset[0]].max() == 0
+    assert prepared.framed()[64, prepared.offset[0]] > 0
 
 
 @pytest.mark.parametrize("laterality", ["L", "R", None])
@@ -85,9 +85,9 @@ def test_all_chest_walls_are_left(laterality):
     left = prepare_image(image_of(breast()), laterality=laterality, settings=SETTINGS)
     right = prepare_image(image_of(breast(side="R")), laterality=laterality, settings=SETTINGS)
     assert (left.flipped, right.flipped) == (False, True)
-    assert np.abs(left.pixels.astype(int) - right.pixels).mean() < 1
-    unturned = prepare_image(image_of(breast(side="R")), settings=PrepareSettings(image_size=128, flip=False))
-    np.testing.assert_array_equal(unturned.pixels[:, ::-1], right.pixels)
+    assert np.abs(left.framed().astype(int) - right.framed()).mean() < 1
+    unturned = prepare_image(image_of(breast(side="R")), settings=PrepareSettings(image_hw=(128, 128), flip=False))
+    np.testing.assert_array_equal(unturned.framed()[:, ::-1], right.framed())
 
 
 @pytest.mark.parametrize(("laterality", "flipped"), [("L", False), ("R", True), (None, False)])
@@ -106,10 +106,10 @@ def test_laterality_decides_where_the_picture_does_not(laterality, flipped):
 def test_points_are_mapped(side, crop):
     """A mapped point misses the spot by a pixel and more."""
     pixels = breast(side=side)
-    prepared = prepare_image(image_of(pixels), settings=PrepareSettings(image_size=256, crop=crop))
+    prepared = prepare_image(image_of(pixels), settings=PrepareSettings(image_hw=(256, 256), crop=crop))
     spot = (90, 160) if side == "L" else (299 - 90, 160)
     x, y = prepared.map_point(*spot)
-    bright = prepared.pixels.astype(int)
+    bright = prepared.framed().astype(int)
     bright[: int(y) - 15] = 0  # away from the label
     rows, cols = np.nonzero(bright > 0.95 * bright.max())
     assert (cols.mean(), rows.mean()) == (pytest.approx(x, abs=0.8), pytest.approx(y, abs=0.8))
@@ -118,9 +118,9 @@ def test_points_are_mapped(side, crop):
 def test_grey_scale_is_background_to_bright_tissue():
     """Background is not 0, or the 99.9th percentile of the breast is not 255."""
     prepared = prepare_image(image_of(breast()), settings=SETTINGS)
-    inside = prepared.pixels[prepared.pixels > 0]
-    assert prepared.pixels[0, -1] == 0
-    assert prepared.pixels.max() == 255
+    inside = prepared.framed()[prepared.framed() > 0]
+    assert prepared.framed()[0, -1] == 0
+    assert prepared.framed().max() == 255
     assert 0.5 < np.median(inside) / 255 < 0.75  # about 2250 of 3500
 
 
@@ -129,7 +129,7 @@ def test_bit_depth_does_not_matter(factor, bits):
     """The same breast in another depth gives another picture."""
     one = prepare_image(image_of(breast()), settings=SETTINGS)
     other = prepare_image(image_of(breast() * factor, bits=bits), settings=SETTINGS)
-    assert np.abs(one.pixels.astype(int) - other.pixels).max() <= (0 if factor == 1 else 1)
+    assert np.abs(one.framed().astype(int) - other.framed()).max() <= (0 if factor == 1 else 1)
 
 
 def test_grey_background_becomes_black():
@@ -137,7 +137,7 @@ def test_grey_background_becomes_black():
     pixels = np.maximum(breast(), 300)
     prepared = prepare_image(image_of(pixels), settings=SETTINGS)
     assert prepared.is_cropped
-    assert prepared.pixels[prepared.pixels > 0].size < 0.6 * 128 * 128
+    assert prepared.framed()[prepared.framed() > 0].size < 0.6 * 128 * 128
 
 
 def test_white_frame_does_not_defeat_the_crop():
@@ -163,7 +163,7 @@ def test_without_a_breast_the_frame_is_kept(kind):
     assert prepared.box == (0, 0, 300, 300)
     assert prepared.is_cropped is False
     assert prepared.flipped is False
-    assert prepared.pixels.max() > 0
+    assert prepared.framed().max() > 0
     assert prepare_image(image_of(pixels), laterality="R", settings=SETTINGS).flipped is True
 
 
@@ -173,7 +173,7 @@ def test_holes_are_filled():
     pixels[190:210, 50:70] = 60  # under the threshold
     prepared = prepare_image(image_of(pixels), settings=SETTINGS)
     x, y = prepared.map_point(60, 200)
-    assert prepared.pixels[round(y), round(x)] > 0
+    assert prepared.framed()[round(y), round(x)] > 0
 
 
 def test_preparing_changes_nothing():
@@ -183,22 +183,22 @@ def test_preparing_changes_nothing():
     first = prepare_image(image, settings=SETTINGS)
     second = prepare_image(image, settings=SETTINGS)
     np.testing.assert_array_equal(image.pixels_hw, before)
-    np.testing.assert_array_equal(first.pixels, second.pixels)
+    np.testing.assert_array_equal(first.framed(), second.framed())
 
 
 def test_small_pictures_grow():
     """A picture smaller than the result is not enlarged."""
     small = cv2.resize(breast().astype(np.uint16), (75, 100), interpolation=cv2.INTER_AREA)
-    prepared = prepare_image(image_of(small), settings=PrepareSettings(image_size=256))
-    assert prepared.pixels.shape == (256, 256)
+    prepared = prepare_image(image_of(small), settings=PrepareSettings(image_hw=(256, 256)))
+    assert prepared.framed().shape == (256, 256)
     assert prepared.scale[0] > 1
 
 
-@pytest.mark.parametrize("options", [{"image_size": 8}, {"crop": "box"}, {"margin": -0.1}, {"margin": 0.6}])
+@pytest.mark.parametrize("options", [{"image_hw": (8, 64)}, {"crop": "box"}, {"margin": -0.1}, {"margin": 0.6}])
 def test_bad_settings_are_refused(options):
     """Settings that make no sense pass construction."""
     with pytest.raises(InputError):
-        PrepareSettings(**{"image_size": 64} | options)
+        PrepareSettings(**{"image_hw": (64, 64)} | options)
 
 
 def test_bad_laterality_is_refused():
@@ -235,7 +235,7 @@ class TestRealFiles:
     def test_encodings_agree(self):
         """One breast in five encodings gives different prepared pictures."""
         files = sorted(Path(REAL, "dicom").glob("mg_*.dcm"))
-        pictures = {prepare_image(read_dicom(path), settings=SETTINGS).pixels.tobytes() for path in files}
+        pictures = {prepare_image(read_dicom(path), settings=SETTINGS).framed().tobytes() for path in files}
         assert len(files) == 5
         assert len(pictures) == 1
 
@@ -253,6 +253,6 @@ class TestRealFiles:
             picture = read_image(root / path)
             prepared = prepare_image(picture, settings=SETTINGS)
             assert prepared.is_cropped
-            columns = (prepared.pixels > 0).any(axis=0)
-            tissue = (prepared.pixels > 0).sum(axis=0)[columns]
+            columns = (prepared.framed() > 0).any(axis=0)
+            tissue = (prepared.framed() > 0).sum(axis=0)[columns]
             assert tissue[: len(tissue) // 3].sum() > tissue[-(len(tissue) // 3) :].sum()
