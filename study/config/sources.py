@@ -29,11 +29,42 @@ class PhantomSource(Section):
 
 
 class MiasSource(Section):
-    """Mini-MIAS films: ``labels.csv`` and the pictures it names, below ``root``."""
+    """Mini-MIAS films: ``labels.csv`` with the pictures it names, or ``Info.txt`` with PGM files, below ``root``."""
 
     kind: Literal["mias"]
     name: Slug = "mias"
     root: Text
+
+
+class VindrSource(Section):
+    """VinDr-Mammo 1.0.0: the folder that holds ``images`` and the annotation tables."""
+
+    kind: Literal["vindr"]
+    name: Slug = "vindr"
+    root: Text
+
+
+class InbreastSource(Section):
+    """INbreast: a folder somewhere above ``INbreast.csv`` and ``AllDICOMs``.
+
+    ``fb_as_cc`` counts the one full-breast view as CC; ``blank_density`` is the density of the one blank ACR cell.
+    """
+
+    kind: Literal["inbreast"]
+    name: Slug = "inbreast"
+    root: Text
+    fb_as_cc: bool = False
+    blank_density: Literal["missing", "B"] = "missing"
+
+
+class RsnaSource(Section):
+    """RSNA screening mammography: the folder that holds ``train_images`` and the labelled ``table``."""
+
+    kind: Literal["rsna"]
+    name: Slug = "rsna"
+    root: Text
+    table: Text = "train.csv"
+    known_defects: Literal["drop", "keep"] = "drop"
 
 
 class TableSource(Section):
@@ -45,4 +76,6 @@ class TableSource(Section):
     table: Text
 
 
-Source = Annotated[PhantomSource | MiasSource | TableSource, Field(discriminator="kind")]
+Source = Annotated[
+    PhantomSource | VindrSource | InbreastSource | RsnaSource | MiasSource | TableSource, Field(discriminator="kind")
+]

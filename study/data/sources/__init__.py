@@ -8,13 +8,19 @@ from typing import Final
 
 import pandas as pd
 
+from study.data.sources.inbreast import read_inbreast
 from study.data.sources.mias import read_mias
 from study.data.sources.phantom import read_phantom
+from study.data.sources.rsna import read_rsna
 from study.data.sources.table import read_table
+from study.data.sources.vindr import read_vindr
 from study.errors import InputError
 
 SOURCES: Final[Mapping[str, Callable[..., pd.DataFrame]]] = {
     "phantom": read_phantom,
+    "vindr": read_vindr,
+    "inbreast": read_inbreast,
+    "rsna": read_rsna,
     "mias": read_mias,
     "table": read_table,
 }

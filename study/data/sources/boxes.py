@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from math import isfinite
 
 Box = tuple[float, float, float, float]
 
@@ -19,6 +20,24 @@ def lesion_text(boxes: Iterable[Box], *, size_hw: tuple[float, float] | None = N
     ]
     kept = [[round(float(edge), 2) for edge in box] for box in clipped if box[0] < box[2] and box[1] < box[3]]
     return json.dumps(kept) if kept else None
+
+
+def parse_lesions(text: str) -> list[Box] | None:
+    """The boxes of a manifest's text; None if it is anything but a JSON list of four finite numbers each."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(found, list):
+        return None
+    boxes = [tuple(map(float, box)) for box in found if _is_box(box)]
+    return [(box[0], box[1], box[2], box[3]) for box in boxes] if len(boxes) == len(found) else None
+
+
+def _is_box(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(isinstance(edge, int | float) and not isinstance(edge, bool) and isfinite(edge) for edge in value)
 
 
 def circle_box(x: float, y: float, *, radius: float) -> Box:

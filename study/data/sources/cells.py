@@ -1,15 +1,14 @@
 """Cells of source tables: read as text, understood column by column, refused with file, row, found and expected."""
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 import pandas as pd
 import pyarrow.lib
 import pyarrow.parquet
 
-from study.data.files import is_file, open_file
+from study.data.files import is_file, open_file, shown
 from study.data.manifest import CLASSES3
 from study.errors import InputError
 
@@ -39,6 +38,7 @@ WORDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
     "view": (VIEWS, f"CC, MLO, or one of {', '.join(OTHER_VIEWS)}"),
     "label3": (LABELS, f"{', '.join(CLASSES3)}, or 0, 1, 2"),
     "birads": (BIRADS, "0 to 6, 4a, 4b, 4c, or 'BI-RADS 4'"),
+    "biopsy": ({"BENIGN": "benign", "MALIGNANT": "malignant"}, "benign or malignant"),
     "density": (DENSITIES, "A, B, C, D, or 1 to 4"),
     "image_kind": (KINDS, "FFDM, cview or film"),
     "spot_mag": (FLAGS, "1, 0, true, false, yes or no"),
@@ -48,12 +48,8 @@ AMOUNTS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_byte
 HEADER_BYTES: Final = 65_536  # of a CSV table, more than the longest header line of the published ones
 
 
-def read_text_table(place: str | Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
+def read_text_table(place: str | Path) -> pd.DataFrame:
     """Read a CSV (comma or semicolon) or Parquet file, every cell as stripped text and the empty text for missing.
-
-    Args:
-        place: a local path or a URI.
-        columns: read these alone, where they are there: wide tables need not fit into memory. All if empty.
 
     Raises:
         InputError: no such file, not such a table, no rows, or ids stored as fractions.
@@ -63,7 +59,7 @@ def read_text_table(place: str | Path, *, columns: Collection[str] = ()) -> pd.D
         raise InputError(f"no table at {name}", "check the root and the table name of this source")
     read = _parquet if name.lower().endswith((".parquet", ".pq")) else _csv
     with open_file(place) as file:
-        frame = read(file, name, wanted=frozenset(columns))
+        frame = read(file, name)
     if frame.empty:
         raise InputError(f"{name} has no rows", "give a table with one row per image")
     frame.columns = pd.Index([str(column).strip() for column in frame.columns])
@@ -72,9 +68,9 @@ def read_text_table(place: str | Path, *, columns: Collection[str] = ()) -> pd.D
     return pd.DataFrame({column: frame[column].str.strip() for column in frame.columns})
 
 
-def shown(place: str | Path) -> str:
-    """A place as a message may show it: a URI without its query and without the keys before its ``@``."""
-    return re.sub(r"://[^/@]*@", "://", str(place)).partition("?")[0] if "://" in str(place) else str(place)
+def parts_of(place: str | Path) -> tuple[str, ...]:
+    """Folders and file name of a local path or URI, without a URI's query."""
+    return PurePosixPath(shown(place)).parts
 
 
 def need_columns(frame: pd.DataFrame, columns: Iterable[str], *, table: str | Path) -> None:
@@ -160,19 +156,13 @@ def _amount(text: str) -> str | None:
     return text if 0 <= value < float("inf") else None
 
 
-def _csv(file: BinaryIO, name: str, *, wanted: frozenset[str]) -> pd.DataFrame:
+def _csv(file: BinaryIO, name: str) -> pd.DataFrame:
     header = file.read(HEADER_BYTES).partition(b"\n")[0]
     file.seek(0)
     separator = ";" if header.count(b";") > header.count(b",") else ","
     try:
         frame = pd.read_csv(
-            file,
-            sep=separator,
-            dtype="str",
-            keep_default_na=False,
-            na_filter=False,
-            encoding="utf-8-sig",
-            usecols=(lambda column: column.strip() in wanted) if wanted else None,
+            file, sep=separator, dtype="str", keep_default_na=False, na_filter=False, encoding="utf-8-sig"
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         kind = "is empty" if isinstance(error, pd.errors.EmptyDataError) else "is not a UTF-8 CSV table"
@@ -182,15 +172,13 @@ def _csv(file: BinaryIO, name: str, *, wanted: frozenset[str]) -> pd.DataFrame:
     return frame
 
 
-def _parquet(file: BinaryIO, name: str, *, wanted: frozenset[str]) -> pd.DataFrame:
+def _parquet(file: BinaryIO, name: str) -> pd.DataFrame:
     """Cells as text; a fraction in an id column means that long ids have lost digits already."""
     try:
-        whole = pyarrow.parquet.ParquetFile(file)
-        names = whole.schema_arrow.names
-        found = whole.read(columns=[column for column in names if not wanted or column.strip() in wanted])
+        found = pyarrow.parquet.read_table(file)
     except (pyarrow.lib.ArrowException, OSError):
         raise InputError(f"{name} is not a Parquet table", "write it again") from None
-    if len(set(names)) < len(names):
+    if len(set(found.column_names)) < len(found.column_names):
         raise InputError(f"{name}: a column name occurs twice", "keep one of them")
     frame = found.to_pandas(integer_object_nulls=True)
     for column in frame.columns:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from study.data.files import is_remote, join, local_path, shown
 from study.data.manifest import finish_manifest
 from study.data.phantom import LABELS_FILE, PhantomSettings, write_phantom
 from study.data.sources.cells import read_text_table, understand
+from study.errors import InputError
 
 
 def read_phantom(
@@ -27,14 +29,18 @@ def read_phantom(
     Without ``vendors`` or ``shares`` the defaults of `PhantomSettings` hold.
 
     Raises:
-        InputError: settings that make no site, or a root that holds another one.
+        InputError: settings that make no site, or a root that holds another one or is not a local folder.
     """
+    if is_remote(root):
+        raise InputError(
+            f"phantom root {shown(root)} is a URI; expected a local folder", "give the phantom another root"
+        )
     given = {"vendors": tuple(vendors) if vendors else None, "shares": shares or None, "rows": rows, "cols": cols}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     settings = PhantomSettings(name=name, patients=patients, seed=seed, **options)
-    folder = Path(root)
+    folder = local_path(root)
     write_phantom(folder, settings)
-    table = folder / LABELS_FILE
+    table = join(folder, LABELS_FILE)
     known = understand(read_text_table(table), table=table)
-    known["path"] = [str((folder / path).absolute()) for path in known["path"]]
+    known["path"] = [join(folder, path) for path in known["path"]]
     return finish_manifest(known, source=name)

@@ -1,63 +1,74 @@
 """Any data set that is described by a table with the manifest's column names."""
 
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import pandas as pd
 
+from study.data.files import is_file, is_remote, join, shown
 from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
+from study.data.sources.boxes import lesion_text, parse_lesions
 from study.data.sources.cells import read_text_table, understand
 from study.errors import InputError
 
 ALIASES: Final = {"label": "label3"}
 GIVEN_BY_READER: Final = ("source", "raw_view", "raw_birads", "birads_sub")
+TRUTH: Final = ("label", "label3", "birads", "biopsy", "density", "class_name")
 ALLOWED: Final = tuple(column for column in (*MANIFEST_COLUMNS, *ALIASES) if column not in GIVEN_BY_READER)
 
 
 def read_table(root: str | Path, *, name: str = "table", table: str) -> pd.DataFrame:
-    """Read a CSV or Parquet table of images; ``table`` lies below the root, or where its path leads from here.
+    """Read a CSV or Parquet table of images; ``table`` lies below the root, or where its path or URI leads from here.
 
-    Needed columns: ``path`` (relative to the root, or absolute), ``patient_id``, and one of ``label`` (or ``label3``)
-    and ``birads``. ``image_id`` is the file's stem where the column is missing. Other columns of the manifest may be
-    there; any other column is refused, so that a misspelt one is not silently ignored.
+    Needed columns: ``path`` (relative to the root, absolute, or a URI), ``patient_id``, and at least one of `TRUTH`.
+    ``image_id`` is the file's stem where the column is missing. Other columns of the manifest may be there; any other
+    column is refused, so that a misspelt one is not silently ignored.
 
     Raises:
         InputError: a missing or unknown column, an unknown value with its data row, or an image id that occurs twice.
     """
-    table_path = _find_table(Path(root), table)
+    table_path = _find_table(root, table)
     frame = read_text_table(table_path)
     _check_columns(frame, table_path)
+    names = {meaning: alias for alias, meaning in ALIASES.items() if alias in frame}
     frame = frame.rename(columns=ALIASES)
     _check_filled(frame, "path", table_path)
     _check_filled(frame, "patient_id", table_path)
-    known = understand(frame, table=table_path)
+    known = understand(frame, table=table_path, names=names)
     if "image_id" not in known:
-        known["image_id"] = [Path(path).stem for path in known["path"]]
+        known["image_id"] = [PurePosixPath(path).stem for path in known["path"]]
     _check_unique(known["image_id"], table_path)
-    known["path"] = [str((Path(root) / path).absolute()) for path in known["path"]]
+    if "lesions" in known:
+        known["lesions"] = _lesions(known["lesions"], table_path)
+    known["path"] = [_image_place(root, path) for path in known["path"]]
     return finish_manifest(known, source=name)
 
 
-def _find_table(root: Path, table: str) -> Path:
+def _find_table(root: str | Path, table: str) -> str:
     """Images often lie where nobody may write, so the table may stand elsewhere."""
-    inside = root / table
-    if inside.is_file() or not Path(table).is_file():
-        return inside
-    return Path(table)
+    if is_remote(table):
+        return table
+    inside = join(root, table)
+    return inside if is_file(inside) or not is_file(table) else table
 
 
-def _check_columns(frame: pd.DataFrame, table: Path) -> None:
+def _image_place(root: str | Path, path: str) -> str:
+    stands_alone = is_remote(path) or (is_remote(root) and PurePosixPath(path).is_absolute())
+    return path if stands_alone else join(root, path)
+
+
+def _check_columns(frame: pd.DataFrame, table: str) -> None:
     """Refuse a table whose columns cannot all be understood, with everything that is wrong with them."""
     faults = [_unknown(str(column)) for column in frame.columns if column not in ALLOWED]
     if {"label", "label3"} <= set(frame.columns):
         faults.append("columns label and label3 mean the same; keep one of them")
     faults += [f"column {column!r} is missing" for column in ("path", "patient_id") if column not in frame]
-    if not {"label", "label3", "birads"} & set(frame.columns):
-        faults.append("no label: a column label or birads is missing")
+    if not set(TRUTH) & set(frame.columns):
+        faults.append(f"no label: expected one of the columns {', '.join(TRUTH)}")
     if faults:
         found = f"found {', '.join(map(str, frame.columns))}"
-        raise InputError(f"{table}: {'; '.join(faults)}; {found}", f"use names of: {', '.join(ALLOWED)}")
+        raise InputError(f"{shown(table)}: {'; '.join(faults)}; {found}", f"use names of: {', '.join(ALLOWED)}")
 
 
 def _unknown(column: str) -> str:
@@ -65,17 +76,29 @@ def _unknown(column: str) -> str:
     return f"unknown column {column!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
-def _check_filled(frame: pd.DataFrame, column: str, table: Path) -> None:
+def _lesions(cells: pd.Series, table: str) -> list[str | None]:
+    texts: list[str | None] = []
+    for row, cell in enumerate(cells, start=1):
+        boxes = parse_lesions(cell) if cell else []
+        if boxes is None:
+            raise InputError(
+                f"{shown(table)}: column lesions, data row {row}: expected [[left, top, right, bottom], ...]"
+            )
+        texts.append(lesion_text(boxes))
+    return texts
+
+
+def _check_filled(frame: pd.DataFrame, column: str, table: str) -> None:
     empty = (frame[column] == "").to_numpy()
     if empty.any():
         row = 1 + int(empty.argmax())
-        raise InputError(f"{table}: column {column}, data row {row}: empty; expected a value in every row")
+        raise InputError(f"{shown(table)}: column {column}, data row {row}: empty; expected a value in every row")
 
 
-def _check_unique(image_ids: pd.Series, table: Path) -> None:
+def _check_unique(image_ids: pd.Series, table: str) -> None:
     repeated = image_ids.duplicated().to_numpy()
     if repeated.any():
         second = int(repeated.argmax())
         first = int((image_ids == image_ids[second]).to_numpy().argmax())
-        reason = f"{table}: data rows {first + 1} and {second + 1} have the same image_id"
+        reason = f"{shown(table)}: data rows {first + 1} and {second + 1} have the same image_id"
         raise InputError(reason, "give every image an image_id of its own")
