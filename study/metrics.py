@@ -38,6 +38,11 @@ METRIC_MODE: Final[Mapping[str, Literal["max", "min"]]] = {
     "segment_gap_auroc": "min",
     "pooled_minus_local_auroc": "min",
 }
+METRIC_RANGE: Final[Mapping[str, tuple[float, float]]] = {
+    **dict.fromkeys(("mcc", "qwk", "pooled_minus_local_auroc"), (-1.0, 1.0)),
+    **dict.fromkeys(("grade_mae", "log_loss", "weighted_log_loss"), (0.0, float("inf"))),
+    "brier": (0.0, 2.0),
+}  # all others lie between 0 and 1
 SEGMENT_SUMMARIES: Final = ("segment_gap_auroc", "pooled_minus_local_auroc")
 METRIC_NAMES: Final = tuple(name for name in METRIC_MODE if name not in SEGMENT_SUMMARIES)
 CALIBRATION_BINS: Final = 15
@@ -56,6 +61,11 @@ class _Fold:
     predicted_n: Integers
     weight_n: Floats
     class_names: tuple[str, ...]
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """Smallest and largest value that a metric, with or without its prefix, can have."""
+    return METRIC_RANGE.get(metric.rsplit("/", maxsplit=1)[-1], (0.0, 1.0))
 
 
 def classification_metrics(

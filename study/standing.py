@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from study.config import StudyConfig, apply_params
 from study.ledger import Ledger, RunRecord
+from study.metrics import range_of
 from study.stats import hedges_g, holm, mean_interval, welch
 from study.types import ConfirmRow, RunOutcome, StudyResult, TrialRow
 
@@ -126,6 +127,7 @@ def confirm_rows(
         if not sample:
             continue
         interval = mean_interval(list(sample.values()))
+        smallest, largest = range_of(metric)  # few seeds give a wide interval; what lies outside is impossible
         validation = list(_by_seed(records, candidate.trial, seeds=seeds, metric=metric).values())
         rows.append(
             ConfirmRow(
@@ -135,8 +137,8 @@ def confirm_rows(
                 values=tuple(sample.values()),
                 mean=interval.mean,
                 sd=interval.sd,
-                low=interval.low,
-                high=interval.high,
+                low=max(interval.low, smallest),
+                high=min(interval.high, largest),
                 val_mean=sum(validation) / len(validation) if validation else math.nan,
                 effect=_effect(compared.get(candidate.trial, []), base),
                 p=p_values.get(candidate.trial, math.nan),
