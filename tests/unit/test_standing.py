@@ -27,12 +27,13 @@ def test_by_hand():
     """Mean, SD, interval, effect or p-value of the closing table are not those of the textbook.
 
     SD is 0.02 on both sides, t(2) at 97.5 % is 4.3027, so the interval is 4.3027 x 0.02 / sqrt(3) to both sides; the
-    difference of 0.1 is 5 SD, times the small-sample factor 1 - 3 / 15.
+    difference of 0.1 is 5 SD, times the exact small-sample factor for 4
+    degrees of freedom, gamma(2) / (sqrt(2) gamma(1.5)) = 0.79788.
     """
     best = rows_of(SAMPLES)["3"]
     assert (best.mean, best.sd) == pytest.approx((0.92, 0.02))
     assert (best.low, best.high) == pytest.approx((0.92 - 0.04968, 0.92 + 0.04968), abs=1e-4)
-    assert best.effect == pytest.approx(5 * 0.8, rel=1e-3)
+    assert best.effect == pytest.approx(5 * 0.79788, rel=1e-4)
     assert best.p == best.p_holm == pytest.approx(0.0036, abs=2e-4)
     assert math.isnan(rows_of(SAMPLES)[BASELINE].p)
 
