@@ -1,11 +1,25 @@
 """The records of ``data.sources``: one for each kind of data set."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from study.config.fields import AsTuple, Distinct, NotEmpty, Seed, Share, ShortSlug, Slug, Text, Vendor
+from study.config.fields import AsTuple, Distinct, NotEmpty, Seed, Share, ShortSlug, Slug, Text, Vendor, expected
 from study.config.record import Section
+
+
+def _as_patient_pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise expected(f"a regular expression; {error}") from None
+    if groups != 1:
+        raise expected(f"one group around the patient in the file name, such as ([0-9]+)_; found {groups} groups")
+    return text
+
+
+PatientPattern = Annotated[Text, AfterValidator(_as_patient_pattern)]
 
 
 class SharesConfig(Section):
@@ -67,6 +81,62 @@ class RsnaSource(Section):
     known_defects: Literal["drop", "keep"] = "drop"
 
 
+class EmbedSource(Section):
+    """EMBED open data: the folder that holds the folders ``tables`` and ``images``.
+
+    The three switches also use synthetic 2D pictures (C-view), spot and magnified ones, and views besides CC and MLO.
+    """
+
+    kind: Literal["embed"]
+    name: Slug = "embed"
+    root: Text
+    tables: Text = "tables"
+    images: Text = "images"
+    include_cview: bool = False
+    include_spot_mag: bool = False
+    include_other_views: bool = False
+
+
+class CbisDdsmSource(Section):
+    """CBIS-DDSM: a folder somewhere above ``CBIS-DDSM``; the four case tables lie in ``tables`` below it, or in it."""
+
+    kind: Literal["cbis_ddsm"]
+    name: Slug = "cbis_ddsm"
+    root: Text
+    tables: Text = "tables"
+
+
+class CmmdSource(Section):
+    """CMMD: a folder somewhere above the patients' folders; ``table`` is the clinical sheet if it is named otherwise.
+
+    ``unlabelled``: breasts without a row in the sheet; ``known_defects``: patients with a wrong side or label.
+    """
+
+    kind: Literal["cmmd"]
+    name: Slug = "cmmd"
+    root: Text
+    table: Text | None = None
+    unlabelled: Literal["drop", "normal"] = "drop"
+    known_defects: Literal["drop", "keep"] = "drop"
+
+
+class ImageFolderSource(Section):
+    """PNG, JPEG and TIFF pictures in a folder per class; ``patient_pattern`` finds the patient in a file's name."""
+
+    kind: Literal["image_folder"]
+    name: Slug = "image_folder"
+    root: Text
+    patient_pattern: PatientPattern | None = None
+
+
+class NpzSource(Section):
+    """One array file in MedMNIST's layout; ``root`` is the file."""
+
+    kind: Literal["npz"]
+    name: Slug = "npz"
+    root: Text
+
+
 class TableSource(Section):
     """Image files listed in a CSV or Parquet ``table`` with the manifest's columns; paths are relative to ``root``."""
 
@@ -77,5 +147,16 @@ class TableSource(Section):
 
 
 Source = Annotated[
-    PhantomSource | VindrSource | InbreastSource | RsnaSource | MiasSource | TableSource, Field(discriminator="kind")
+    PhantomSource
+    | VindrSource
+    | InbreastSource
+    | EmbedSource
+    | CbisDdsmSource
+    | CmmdSource
+    | RsnaSource
+    | MiasSource
+    | ImageFolderSource
+    | NpzSource
+    | TableSource,
+    Field(discriminator="kind"),
 ]

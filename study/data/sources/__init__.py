@@ -8,8 +8,13 @@ from typing import Final
 
 import pandas as pd
 
+from study.data.sources.cbis_ddsm import read_cbis_ddsm
+from study.data.sources.cmmd import read_cmmd
+from study.data.sources.embed import read_embed
+from study.data.sources.image_folder import read_image_folder
 from study.data.sources.inbreast import read_inbreast
 from study.data.sources.mias import read_mias
+from study.data.sources.npz import read_npz
 from study.data.sources.phantom import read_phantom
 from study.data.sources.rsna import read_rsna
 from study.data.sources.table import read_table
@@ -20,8 +25,13 @@ SOURCES: Final[Mapping[str, Callable[..., pd.DataFrame]]] = {
     "phantom": read_phantom,
     "vindr": read_vindr,
     "inbreast": read_inbreast,
+    "embed": read_embed,
+    "cbis_ddsm": read_cbis_ddsm,
+    "cmmd": read_cmmd,
     "rsna": read_rsna,
     "mias": read_mias,
+    "image_folder": read_image_folder,
+    "npz": read_npz,
     "table": read_table,
 }
 
