@@ -1,28 +1,23 @@
-"""One image file to grey values and the few tags that a study may know."""
+"""One image file to grey values or colours, and the few tags that a study may know."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom import Dataset
 
-from study.data.dicom_pixels import DECODING_ERRORS, PIXEL_KEYWORDS, grey_pixels
-from study.data.dicom_tags import TAG_KEYWORDS, DicomTags, tags_from_dataset
-from study.data.pictures import grey_picture
+from study.data.arrays import array_picture, is_array_place
+from study.data.dicom_file import DECODING_ERRORS, has_preamble, parse_dicom, quiet
+from study.data.dicom_pixels import colour_pixels, grey_pixels
+from study.data.dicom_tags import DicomTags, tags_from_dataset
+from study.data.files import read_bytes
+from study.data.pictures import PICTURE_MAGIC, Picture, picture_from_bytes
 from study.errors import DicomError, InputError
 
 __all__ = ["DicomImage", "DicomTags", "ReadOptions", "read_dicom", "read_image"]
 
-PREAMBLE_BYTES: Final = 132
-PICTURE_MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+SAMPLE_EVERY: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,88 +64,76 @@ class DicomImage:
 
 
 def read_dicom(path: str | Path, *, options: ReadOptions = AS_STORED) -> DicomImage:
-    """Read one DICOM file, with or without a preamble.
+    """Read one DICOM file, with or without a preamble, from a local path or a URI.
 
-    Native, RLE, JPEG, JPEG Lossless, JPEG-LS and JPEG 2000 pixels are decoded; pixels of one image are the same in
-    each lossless encoding. Nothing is written to standard error, and only the tags of `DicomTags` leave this function.
+    Native, RLE, JPEG, JPEG Lossless, JPEG-LS, JPEG 2000 and HTJ2K pixels are decoded; pixels of one image are the same
+    in each lossless encoding. Nothing is written to standard error, and only the tags of `DicomTags` leave this
+    function.
 
     Raises:
         DicomError: with the reason the file cannot be used; it names neither the file nor anything read from it.
     """
-    return _dicom_from_bytes(_content(path))
+    return _dicom_from_bytes(_content(path), options)
 
 
 def read_image(path: str | Path, *, options: ReadOptions = AS_STORED) -> DicomImage:
-    """Read one image by content, not by name: DICOM, or an 8- or 16-bit grey PNG, TIFF or JPEG.
+    """Read one image by content, not by name: DICOM, PNG, TIFF, JPEG, BMP, PGM or PPM; or one image of an array file.
+
+    Args:
+        path: a local path, a URI, or ``<file>.npz::<member>::<index>``.
+        options: how to read it.
 
     Raises:
         DicomError: with the reason the file cannot be used, free of paths and identifiers.
     """
+    if is_array_place(path):
+        with quiet():
+            return _image_of(array_picture(path, colour=options.colour))
     content = _content(path)
-    if not content.startswith(PICTURE_MAGIC) or content[PREAMBLE_BYTES - 4 : PREAMBLE_BYTES] == b"DICM":
-        return _dicom_from_bytes(content)
-    with _quiet():
-        pixels_hw, bits = grey_picture(content)
-    rows, cols = pixels_hw.shape
-    tags = DicomTags(rows=rows, cols=cols, bits_stored=bits, photometric="MONOCHROME2")
-    return DicomImage(pixels=_not_flat(pixels_hw), tags=tags)
+    if not content.startswith(PICTURE_MAGIC) or has_preamble(content):
+        return _dicom_from_bytes(content, options)
+    with quiet():
+        return _image_of(picture_from_bytes(content, colour=options.colour))
 
 
 def _content(path: str | Path) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
     except OSError as error:
-        raise DicomError(f"the file cannot be opened ({error.strerror})", "check the path and its rights") from None
+        why = error.strerror or type(error).__name__
+        raise DicomError(f"the file cannot be opened ({why})", "check the path and its rights") from None
     if not content:
         raise DicomError("the file is empty", "fetch the file again or leave it out")
     return content
 
 
-def _dicom_from_bytes(content: bytes) -> DicomImage:
-    with _quiet() as caught:
-        dataset = _dataset(content, caught)
+def _dicom_from_bytes(content: bytes, options: ReadOptions) -> DicomImage:
+    file = parse_dicom(content)
+    with quiet():
         try:
-            pixels_hw = grey_pixels(dataset)
-            tags = tags_from_dataset(dataset)
+            factor = 1
+            if options.colour == "rgb" and file.dataset.get("SamplesPerPixel") == 3:
+                pixels = colour_pixels(content, file.dataset)
+            else:
+                pixels, factor = grey_pixels(file, voi=options.lut == "voi", reduce_to=options.reduce_to)
+                pixels = np.stack([pixels] * 3, axis=-1) if options.colour == "rgb" else pixels
+            tags = tags_from_dataset(file.dataset)
         except DECODING_ERRORS:
             raise DicomError("the header holds values of the wrong kind", "fetch the file again") from None
-    return DicomImage(pixels=_not_flat(pixels_hw), tags=tags)
+    return DicomImage(pixels=_not_flat(pixels), tags=tags, reduced_by=factor)
 
 
-def _dataset(content: bytes, caught: list[warnings.WarningMessage]) -> Dataset:
-    """Parse the wanted tags only; a cut-off file gives a warning and an empty data set in pydicom, here an error."""
-    wanted = [*PIXEL_KEYWORDS, *TAG_KEYWORDS]
-    has_preamble = content[PREAMBLE_BYTES - 4 : PREAMBLE_BYTES] == b"DICM"
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=list(wanted))
-        known = any(dataset.get(keyword) is not None for keyword in ("Rows", "Columns", "Modality"))
-    except DECODING_ERRORS:
-        reason = "the DICOM structure is damaged" if has_preamble else "neither DICOM nor a known picture format"
-        raise DicomError(reason, "fetch the file again or leave it out") from None
-    if any("End of file" in str(warning.message) for warning in caught):
-        raise DicomError("the file is truncated", "fetch the file again or leave it out")
-    if not known and not has_preamble:
-        raise DicomError("neither DICOM nor a known picture format", "leave the file out of the table")
-    if dataset.get("PresentationIntentType") == "FOR PROCESSING":
-        raise DicomError("raw detector values (FOR PROCESSING); expected FOR PRESENTATION", "export processed images")
-    return dataset
+def _image_of(picture: Picture) -> DicomImage:
+    rows, cols = picture.pixels.shape[:2]
+    photometric = "RGB" if picture.pixels.ndim == 3 else "MONOCHROME2"
+    tags = DicomTags(rows=rows, cols=cols, bits_stored=picture.bits, photometric=photometric)
+    return DicomImage(pixels=_not_flat(picture.pixels), tags=tags)
 
 
-def _not_flat(pixels_hw: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    if pixels_hw.size == 0 or int(pixels_hw.min()) == int(pixels_hw.max()):
+def _not_flat(pixels: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Refuse a picture of one value; a few pixels show that most are not."""
+    if pixels.size and (pixels[::SAMPLE_EVERY, ::SAMPLE_EVERY] != pixels[0, 0]).any():
+        return pixels
+    if pixels.size == 0 or int(pixels.min()) == int(pixels.max()):
         raise DicomError("the picture is blank: every pixel has the same value", "leave the file out")
-    return pixels_hw
-
-
-@contextmanager
-def _quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect warnings and mute pydicom's logger: both quote file names and element text."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield caught
-    finally:
-        logger.setLevel(level)
+    return pixels

@@ -1,92 +1,94 @@
-"""Stored pixel values of one DICOM data set, decoded and checked before anything is allowed to mask them."""
+"""Stored values of one DICOM file, decoded and checked before anything is allowed to mask them."""
 
-import importlib
-import struct
-import zlib
+import io
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian
 
+from study.data.dicom_codecs import REDUCED_BY, decode_grey
+from study.data.dicom_file import DECODING_ERRORS, DicomFile
+from study.data.dicom_voi import voi_table
 from study.errors import DicomError
 
-PIXEL_KEYWORDS: Final = (
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PlanarConfiguration",
-    "PixelData",
-)
 REQUIRED_KEYWORDS: Final = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PhotometricInterpretation")
 GREY: Final = ("MONOCHROME1", "MONOCHROME2")
-# All that pydicom and its decoders were seen to raise on damaged files.
-DECODING_ERRORS: Final = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    BytesLengthException,
-    InvalidDicomError,
-)
+LONGEST_SIDE: Final = 20_000
+LARGEST_FRAME: Final = 2**27  # px: four times the largest scanned films, 256 MiB in 16 bits
+REDUCED_MARGIN: Final = 1.5  # a reduced frame is longer than the target by this factor, for the breast is a part of it
 
+Array = npt.NDArray[Any]
 U16 = npt.NDArray[np.uint16]
-I32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
 
 
-def grey_pixels(dataset: Dataset) -> U16:
-    """Decode the one grey frame: [rows, columns] uint16 in 0 .. 2**BitsStored - 1, background low.
+def grey_pixels(file: DicomFile, *, voi: bool = False, reduce_to: int | None = None) -> tuple[U16, int]:
+    """Decode the one grey frame: uint16 [rows, columns] in 0 .. 2**BitsStored - 1, background low; may be read-only.
 
     MONOCHROME1 is turned by ``(2**BitsStored - 1) - x``, so that images of one scanner stay on one grey scale whatever
     their own extremes are. Signed values are moved up by half the range. Padding becomes 0, after the inversion.
-    Neither the modality nor the display look-up table is applied.
+    With ``voi`` the file's display transform comes before the inversion, as the standard has it (PS3.3 C.7.6.3.1.2);
+    without, no look-up table is applied.
+
+    Returns:
+        The values, and the factor by which rows and columns were reduced (1 or 2).
 
     Raises:
         DicomError: the header or the values cannot be trusted; the reason names attributes, never their text.
     """
-    _check_header(dataset)
-    bits = int(dataset.BitsStored)
-    stored = _stored_values(dataset)
-    padding = _padding_mask(dataset, stored)
-    values = _check_range(stored, padding, bits=bits, signed=int(dataset.get("PixelRepresentation") or 0) == 1)
+    dataset = file.dataset
+    check_header(dataset)
+    bits, signed = int(dataset.BitsStored), int(dataset.get("PixelRepresentation") or 0) == 1
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    stored, factor = _stored_values(file, signed=signed, reduce_to=reduce_to)
     top = 2**bits - 1
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        values = top - values
-    grey = values.astype(np.uint16)
-    grey[padding] = 0
-    return grey
+    has_blank_padding = not voi and not signed and _padding_range(dataset) == ((top, top) if inverted else (0, 0))
+    padding = None if has_blank_padding else _padding_mask(dataset, stored)
+    values = _checked(stored, padding, bits=bits, signed=signed)
+    table = voi_table(dataset, bits=bits, signed=signed) if voi else None
+    if table is not None:
+        values = np.take(table, values, mode="clip")
+    if inverted:
+        values = np.bitwise_xor(values, np.uint16(top))  # top - x, for x within the bits
+    if padding is not None:
+        values = np.where(padding, np.uint16(0), values)
+    return values, factor
 
 
-def _check_header(dataset: Dataset) -> None:
-    """Refuse what the reader cannot turn into one grey picture."""
+def colour_pixels(content: bytes, dataset: Dataset) -> U16:
+    """Decode the one 8-bit colour frame of a DICOM file: uint16 [rows, columns, 3], red, green, blue.
+
+    Raises:
+        DicomError: the frame is of another kind, or cannot be decoded.
+    """
+    check_frame(dataset)
+    if int(dataset.get("BitsAllocated") or 0) != 8 or "PALETTE" in str(dataset.get("PhotometricInterpretation")):
+        raise DicomError("the colours are not 8-bit RGB or YBR", "export 8-bit RGB")
+    try:
+        decoded = pixel_array(dcmread(io.BytesIO(content)))
+    except DECODING_ERRORS:
+        raise DicomError("PixelData cannot be decoded (colour)", "export it uncompressed") from None
+    if decoded.shape != (int(dataset.Rows), int(dataset.Columns), 3):
+        raise DicomError("PixelData cannot be decoded (colour)", "export it uncompressed")
+    return np.asarray(decoded, dtype=np.uint16)
+
+
+def check_header(dataset: Dataset) -> None:
+    """Refuse what the reader cannot turn into one grey picture.
+
+    Raises:
+        DicomError: with what was found and what was expected.
+    """
     missing = [keyword for keyword in REQUIRED_KEYWORDS if dataset.get(keyword) in (None, "")]
     if missing:
         raise DicomError(f"the header lacks {', '.join(missing)}", "fetch the file again or leave it out")
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples != 1 or dataset.PhotometricInterpretation not in GREY:
         raise DicomError("the picture is in colour; expected MONOCHROME1 or MONOCHROME2", "export a grey picture")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise DicomError(f"the file holds {frames} frames; expected one", "export one picture per file")
+    check_frame(dataset)
     allocated, bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if allocated not in (8, 16) or not 1 < bits <= allocated:
         raise DicomError(f"BitsStored {bits} of BitsAllocated {allocated}; expected 2 to 16 bits in 8 or 16")
@@ -95,91 +97,91 @@ def _check_header(dataset: Dataset) -> None:
         raise DicomError(f"HighBit is {high} with BitsStored {bits}; expected {bits - 1}", "export it right-aligned")
 
 
-def _stored_values(dataset: Dataset) -> I32:
+def check_frame(dataset: Dataset) -> None:
+    """Refuse several frames, and sizes for which no decoder should reserve memory.
+
+    Raises:
+        DicomError: with the number of frames, or the size.
+    """
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise DicomError(f"the file holds {frames} frames; expected one", "export one picture per file")
+    rows, cols = int(dataset.Rows), int(dataset.Columns)
+    if min(rows, cols) < 1 or max(rows, cols) > LONGEST_SIDE or rows * cols > LARGEST_FRAME:
+        raise DicomError(
+            f"the frame has {rows} x {cols} px; expected 1 to {LONGEST_SIDE} a side, {LARGEST_FRAME:,} at most",
+            "leave the file out",
+        )
+
+
+def _stored_values(file: DicomFile, *, signed: bool, reduce_to: int | None) -> tuple[Array, int]:
     """Values exactly as stored, without pydicom's silent masking of the bits above BitsStored."""
-    if "PixelData" not in dataset:
-        raise DicomError("the file has no PixelData", "fetch the file again or leave it out")
-    _declare_transfer_syntax(dataset)
-    _check_length(dataset)
-    _silence_gdcm()
-    try:
-        decoded = pixel_array(dataset, raw=True, correct_unused_bits=False)
-    except DECODING_ERRORS:
-        raise DicomError(_undecodable(dataset), "fetch the file again, or export it uncompressed") from None
-    return np.asarray(decoded, dtype=np.int32)
+    dataset = file.dataset
+    rows, cols, allocated = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    if not file.is_compressed:
+        return _native(file, rows=rows, cols=cols, signed=signed), 1
+    reduced = reduce_to is not None and max(rows, cols) / REDUCED_BY >= REDUCED_MARGIN * reduce_to
+    decoded = decode_grey(file.frame, rows=rows, cols=cols, bits_allocated=allocated, reduced=reduced)
+    if signed and decoded.dtype.kind == "u":
+        decoded = decoded.view(f"i{decoded.dtype.itemsize}")
+    return decoded, 1 if decoded.shape == (rows, cols) else REDUCED_BY
 
 
-def _declare_transfer_syntax(dataset: Dataset) -> None:
-    """Name the transfer syntax of a file without a meta header, from the way its elements were read."""
-    if dataset.file_meta.get("TransferSyntaxUID"):
-        return
-    if dataset["PixelData"].is_undefined_length:
-        raise DicomError("compressed PixelData without a TransferSyntaxUID", "export the file with its meta header")
-    implicit, little = dataset.original_encoding
-    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-
-
-def _check_length(dataset: Dataset) -> None:
-    """Uncompressed values must be as many as the header says; surplus is tolerated, as padding to even length is."""
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
-    expected = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-    found = len(dataset.PixelData or b"")
+def _native(file: DicomFile, *, rows: int, cols: int, signed: bool) -> Array:
+    """Uncompressed values, as a view. A surplus is tolerated, as padding to an even length is."""
+    depth = int(file.dataset.BitsAllocated) // 8
+    expected, found = rows * cols * depth, len(file.frame)
     if found < expected:
         reason = f"PixelData is cut short: {found} bytes, expected {expected}"
         raise DicomError(reason, "fetch the file again or leave it out")
+    is_big = file.dataset.file_meta.get("TransferSyntaxUID") == ExplicitVRBigEndian
+    kind = f"{'>' if is_big else '<'}{'i' if signed else 'u'}{depth}"
+    values = np.frombuffer(file.frame, dtype=kind, count=rows * cols).reshape(rows, cols)
+    return values.astype(values.dtype.newbyteorder("=")) if is_big else values
 
 
-def _undecodable(dataset: Dataset) -> str:
-    """Say which encoding failed: by its registered name, since an unknown one could be any text."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    name = syntax.name if syntax.name != str(syntax) else "an unknown encoding"
-    return f"PixelData cannot be decoded ({name})"
-
-
-def _silence_gdcm() -> None:
-    """Keep the native decoder from writing to standard error; its failures still arrive as exceptions."""
-    gdcm: Any = importlib.import_module("gdcm")
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    gdcm.Trace.DebugOff()
-
-
-def _padding_mask(dataset: Dataset, stored: I32) -> npt.NDArray[np.bool_]:
-    """True where a stored value is PixelPaddingValue, or between it and PixelPaddingRangeLimit."""
-    first = _number(dataset, "PixelPaddingValue")
+def _padding_range(dataset: Dataset) -> tuple[int, int] | None:
+    """Lowest and highest stored value of padding; None where the file names none."""
+    first, limit = _integer(dataset, "PixelPaddingValue"), _integer(dataset, "PixelPaddingRangeLimit")
     if first is None:
-        return np.zeros(stored.shape, dtype=np.bool_)
-    limit = _number(dataset, "PixelPaddingRangeLimit")
-    low, high = sorted((first, first if limit is None else limit))
-    return (stored >= low) & (stored <= high)
+        return None
+    return min(first, first if limit is None else limit), max(first, first if limit is None else limit)
 
 
-def _number(dataset: Dataset, keyword: str) -> int | None:
+def _padding_mask(dataset: Dataset, stored: Array) -> Bool | None:
+    """True where a stored value is padding; None if there is none."""
+    limits = _padding_range(dataset)
+    if limits is None:
+        return None
+    low, high = limits
+    mask = stored == low if low == high else (stored >= low) & (stored <= high)
+    return np.asarray(mask, dtype=np.bool_) if mask.any() else None
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
     """An integer attribute; None where absent or not a number."""
     value = dataset.get(keyword)
     return int(value) if isinstance(value, int) else None
 
 
-def _check_range(stored: I32, padding: npt.NDArray[np.bool_], *, bits: int, signed: bool) -> I32:
+def _checked(stored: Array, padding: Bool | None, *, bits: int, signed: bool) -> U16:
     """Move values to 0 .. 2**bits - 1; refuse any that BitsStored cannot hold (pydicom would mask them)."""
-    known = stored[~padding] if padding.any() else stored
-    low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
     half = 2 ** (bits - 1)
+    low, high = (0 if stored.dtype.kind == "u" else int(stored.min())), int(stored.max())
+    if padding is not None and not _fits(low, high, half=half, signed=signed):
+        known = stored[~padding]
+        low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
+    if not _fits(low, high, half=half, signed=signed):
+        first, last = (-half, half - 1) if signed else (0, 2 * half - 1)
+        reason = f"stored values run from {low} to {high}; BitsStored allows {first} to {last}"
+        raise DicomError(reason, "ask the sender for the file with its true BitsStored, or leave it out")
     if not signed:
-        if low < 0 or high >= 2 * half:
-            _refuse_range(low, high, allowed=(0, 2 * half - 1))
-        return stored
-    if low >= 0 and half <= high < 2 * half:
-        return np.asarray(
-            (stored + half) % (2 * half), dtype=np.int32
-        )  # two's complement in `bits` bits, without the sign carried on
-    if low < -half or high >= half:
-        _refuse_range(low, high, allowed=(-half, half - 1))
-    return np.asarray(stored + half, dtype=np.int32)
+        return stored.astype(np.uint16, copy=False)
+    # The modulo takes two's complement in `bits` bits whose sign was not carried on to the full word.
+    return np.asarray((stored.astype(np.int32) + half) % (2 * half), dtype=np.uint16)
 
 
-def _refuse_range(low: int, high: int, *, allowed: tuple[int, int]) -> None:
-    reason = f"stored values run from {low} to {high}; BitsStored allows {allowed[0]} to {allowed[1]}"
-    raise DicomError(reason, "ask the sender for the file with its true BitsStored, or leave it out")
+def _fits(low: int, high: int, *, half: int, signed: bool) -> bool:
+    """Whether all values fit into BitsStored; signed ones also without the sign carried on."""
+    is_whole = low >= 0 and high < 2 * half
+    return is_whole or (signed and low >= -half and high < half)
