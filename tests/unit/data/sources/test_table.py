@@ -1,22 +1,11 @@
-import os
-from pathlib import Path
+"""Any table with manifest columns."""
 
 import pandas as pd
 import pytest
+from trees import message_of
 
-from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
-from study.data.sources import SOURCES, read_source
-from study.errors import InputError
-
-REAL = os.environ.get("STUDY_REAL_DATA", "")
-needs_real = pytest.mark.skipif(not REAL, reason="STUDY_REAL_DATA is not set")
-
-MIAS = (
-    "image_id,patient_id,laterality,density,abnormality,severity,label,lesion_x,lesion_y,lesion_r,n_lesions,path\n"
-    "mdb001,mias001,R,G,CIRC,B,benign,267.5,299.5,98.5,1,images/mdb001.png\n"
-    "mdb002,mias001,L,D,NORM,,normal,,,,0,images/mdb002.png\n"
-    "mdb003,mias002,R,F,SPIC,M,malignant,1,2,3,2,images/mdb003.png\n"
-)
+from study.data.manifest import MANIFEST_COLUMNS
+from study.data.sources import read_source
 
 
 @pytest.fixture
@@ -28,95 +17,6 @@ def table(tmp_path):
         return read_source("table", tmp_path, table=name, name="clinic")
 
     return read
-
-
-def message_of(call, *args, **kwargs):
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    return caught.value.message
-
-
-class TestEverySource:
-    """What all readers promise, whatever they read."""
-
-    @pytest.fixture(params=sorted(SOURCES))
-    def manifest(self, request, tmp_path):
-        """The manifest of each kind of source."""
-        if request.param == "mias":
-            (tmp_path / "labels.csv").write_text(MIAS)
-            return read_source("mias", tmp_path, name="here")
-        if request.param == "phantom":
-            return read_source("phantom", tmp_path, name="here", patients=3, rows=64, cols=64)
-        (tmp_path / "t.csv").write_text("path,patient_id,label\na.png,007,0\nb.png,8,malignant\n")
-        return read_source("table", tmp_path, name="here", table="t.csv")
-
-    def test_columns(self, manifest):
-        """A manifest lacks a column, or has them in another order."""
-        assert tuple(manifest.columns) == MANIFEST_COLUMNS
-        assert list(manifest.index) == list(range(len(manifest)))
-
-    def test_ids_are_text(self, manifest):
-        """An id is a number, empty, or used twice."""
-        for column in ("patient_id", "image_id"):
-            assert manifest[column].dtype == "str"
-            assert manifest[column].notna().all()
-        assert manifest["image_id"].is_unique
-        assert set(manifest["source"]) == {"here"}
-
-    def test_known_words(self, manifest):
-        """Side, view, class or reason is a word that nothing else understands."""
-        assert set(manifest["laterality"].dropna()) <= {"L", "R"}
-        assert set(manifest["view"].dropna()) <= {"CC", "MLO", "other"}
-        assert set(manifest["label3"].dropna()) <= {"normal", "benign", "malignant"}
-        assert set(manifest["drop_reason"]) == {""}
-
-    def test_paths_are_absolute(self, manifest):
-        """A path depends on the folder in which the program was started."""
-        assert all(Path(path).is_absolute() for path in manifest["path"])
-
-    def test_breasts(self, manifest):
-        """A breast is not told by patient and side."""
-        known = manifest[manifest["laterality"].notna()]
-        assert (known["breast_id"] == known["patient_id"] + "_" + known["laterality"]).all()
-
-
-def test_unknown_kinds_and_options():
-    """A misspelt kind or option is accepted, or the nearest right name is not said."""
-    assert "did you mean 'phantom'" in message_of(read_source, "fantom", ".")
-    assert "did you mean 'table'" in message_of(read_source, "table", ".", tabel="x.csv")
-    assert "lacks table" in message_of(read_source, "table", ".")
-    assert "no option 'table'" in message_of(read_source, "mias", ".", table="x.csv")
-
-
-class TestMias:
-    """The film data set."""
-
-    def test_rows(self, tmp_path):
-        """Labels, views or findings of the films are read wrongly, or tissue letters pass for ACR density."""
-        (tmp_path / "labels.csv").write_text(MIAS)
-        manifest = read_source("mias", tmp_path)
-        assert list(manifest["label3"]) == ["benign", "normal", "malignant"]
-        assert list(manifest["n_findings"]) == [1, 0, 2]
-        assert list(manifest["laterality"]) == ["R", "L", "R"]
-        assert set(manifest["view"]) == {"MLO"}
-        assert set(manifest["image_kind"]) == {"film"}
-        assert manifest["density"].isna().all()
-        assert manifest["path"].iloc[0] == str(tmp_path / "images" / "mdb001.png")
-
-    def test_faults(self, tmp_path):
-        """A missing table or column is not named."""
-        assert "no table at" in message_of(read_source, "mias", tmp_path)
-        (tmp_path / "labels.csv").write_text("image_id,patient_id\n1,2\n")
-        assert "laterality, label, path is missing" in message_of(read_source, "mias", tmp_path)
-
-    @pytest.mark.data
-    @needs_real
-    def test_real_films(self):
-        """The real table gives other counts than its own documentation."""
-        manifest = read_source("mias", Path(REAL, "mias"))
-        assert manifest["label3"].value_counts().to_dict() == {"normal": 130, "benign": 48, "malignant": 36}
-        assert manifest["patient_id"].nunique() == 107
-        assert all(Path(path).is_file() for path in manifest["path"])
 
 
 class TestTable:
@@ -260,18 +160,30 @@ class TestTable:
         assert "column patient_id holds fractions" in message_of(read_source, "table", tmp_path, table="f.parquet")
 
     def test_paths(self, tmp_path, table):
-        """An absolute path is moved under the root."""
-        manifest = table("path,patient_id,label", "/data/a.png,1,0", "b.png,2,0")
-        assert list(manifest["path"]) == ["/data/a.png", str(tmp_path / "b.png")]
+        """An absolute path or a URI is moved under the root."""
+        manifest = table("path,patient_id,label", "/data/a.png,1,0", "b.png,2,0", "s3://store/c.png,3,0")
+        assert list(manifest["path"]) == ["/data/a.png", str(tmp_path / "b.png"), "s3://store/c.png"]
 
+    def test_other_truths(self, table):
+        """A table with biopsies, densities or class names alone is refused, or an unknown biopsy is accepted."""
+        manifest = table("path,patient_id,biopsy,density", "a.png,1,Benign,", "b.png,2,malignant,B", "c.png,3,,A")
+        assert list(manifest["biopsy"].fillna("")) == ["benign", "malignant", ""]
+        assert table("path,patient_id,class_name", "a.png,1,melanoma")["class_name"].iloc[0] == "melanoma"
+        message = message_of(table, "path,patient_id,biopsy", "a.png,1,benign", "b.png,2,negative")
+        assert "column biopsy, data row 2: 'negative'; expected benign or malignant" in message
 
-def test_manifest_checks_ids():
-    """A reader may leave out patients or images' own ids."""
-    rows = pd.DataFrame({"patient_id": ["1", None], "image_id": ["a", "b"]})
-    assert "1 of 2 rows have no patient_id" in message_of(finish_manifest, rows, source="x")
-    rows = pd.DataFrame({"patient_id": ["1", "2"], "image_id": ["a", "a"]})
-    assert "repeat an image_id" in message_of(finish_manifest, rows, source="x")
-    assert "no images" in message_of(finish_manifest, rows[:0], source="x")
+    def test_lesions(self, table):
+        """Boxes are lost, lie outside of the picture, or text that holds no boxes is accepted."""
+        manifest = table("path;patient_id;label;lesions", "a.png;1;1;[[-4, 2, 30, 40.5]]", "b.png;2;0;", "c.png;3;0;[]")
+        assert list(manifest["lesions"].fillna("")) == ["[[0.0, 2.0, 30.0, 40.5]]", "", ""]
+        for wrong in ("[1, 2, 3, 4]", "[[1, 2, 3]]", "[[1, 2, 3, NaN]]", "box", "{}", "[[true, 1, 2, 3]]"):
+            message = message_of(table, "path;patient_id;label;lesions", f"a.png;1;1;{wrong}")
+            assert "column lesions, data row 1: expected [[left, top, right, bottom], ...]" in message
+
+    def test_more_cells_than_names(self, table):
+        """A first cell without a name passes for a row's number, so that every cell stands one column further left."""
+        message = message_of(table, "path,patient_id,label", "a.png,1,0,normal", "b.png,2,1,benign")
+        assert "rows have more cells than the header" in message
 
 
 def test_a_table_may_stand_beside_the_study_file(tmp_path, monkeypatch):
