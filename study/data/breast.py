@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from study.data.resize import shrink_grey
+
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -76,10 +78,8 @@ def _usable_region(
 
 def _shrink(pixels_hw: U16) -> F32:
     """A copy at 1/8, or less reduced where that would leave too little to see."""
-    rows, cols = pixels_hw.shape
-    factor = min(SHRINK, max(1, max(rows, cols) // SMALL_SIDE))
-    size_wh = (max(1, cols // factor), max(1, rows // factor))
-    return np.asarray(cv2.resize(pixels_hw, size_wh, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    longest, shortest = max(pixels_hw.shape), min(pixels_hw.shape)
+    return shrink_grey(pixels_hw, max(1, min(SHRINK, longest // SMALL_SIDE, shortest)))
 
 
 def _levels(small: F32) -> tuple[float, float]:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +11,7 @@ from study.data.breast import Bool, Box, BreastRegion, find_breast
 from study.data.dicom import DicomImage, ReadOptions
 from study.data.greyscale import Scaling, Stored, periodic_background, scaled_grey
 from study.data.mapping import Placement, points_to_prepared
+from study.data.resize import resize_grey
 from study.errors import InputError
 
 U16 = npt.NDArray[np.uint16]
@@ -146,7 +146,7 @@ def prepare_image(
     box = region.box if is_cropped else (0, 0, cols, rows)
     flipped = settings.flip and (region.side or laterality) == "R"
     size_wh, frame_hw, offset = _fit(box, settings, flipped=flipped)
-    resized = _resize(image.pixels[box[1] : box[3], box[0] : box[2]], size_wh)
+    resized = resize_grey(image.pixels[box[1] : box[3], box[0] : box[2]], size_wh)
     if image.pixels.ndim == 3:
         pixels, background = _colours(resized, image.max_value, bits=settings.bits), 0
     else:
@@ -194,13 +194,6 @@ def _fit(
         return size_wh, (frame_h, math.ceil(size_wh[0] / settings.width_multiple) * settings.width_multiple), (0, top)
     left = (frame_w - size_wh[0]) // 2
     return size_wh, (frame_h, frame_w), (frame_w - size_wh[0] - left if flipped else left, top)
-
-
-def _resize(pixels: U16, size_wh: tuple[int, int]) -> U16:
-    """Average over areas when shrinking (no aliasing of calcifications), interpolate linearly when growing."""
-    is_smaller = size_wh[0] < pixels.shape[1] or size_wh[1] < pixels.shape[0]
-    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, size_wh, interpolation=method), dtype=np.uint16)
 
 
 def _mask_in_box(mask_hw: Bool | None, *, box: Box, frame_hw: tuple[int, int], size_wh: tuple[int, int]) -> Bool:
