@@ -5,17 +5,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pyarrow.fs import LocalFileSystem
-from trees import TREES, message_of, rsna_row, vindr_exam, write_rsna, write_vindr
+from trees import TREES as TREES_A
+from trees import message_of, rsna_row, vindr_exam, write_rsna, write_vindr
+from trees_b import ROOTS
+from trees_b import TREES as TREES_B
 
 from study.data import files
 from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
-from study.data.sources import read_source
+from study.data.sources import SOURCES, read_source
+
+TREES = TREES_A | TREES_B
 
 
-@pytest.fixture(params=sorted(TREES))
+def root_of(kind, folder):
+    """Where the source that was built in a folder begins."""
+    return str(folder / ROOTS[kind]) if kind in ROOTS else str(folder)
+
+
+@pytest.fixture(params=sorted(SOURCES))
 def manifest(request, tmp_path):
     """The manifest of each kind of source."""
-    return read_source(request.param, tmp_path, name="here", **TREES[request.param](tmp_path))
+    kind = request.param
+    options = TREES[kind](tmp_path)
+    return read_source(kind, root_of(kind, tmp_path), name="here", **options)
 
 
 def test_columns(manifest):
@@ -60,13 +72,14 @@ def store(tmp_path, monkeypatch):
     return tmp_path / "bucket"
 
 
-@pytest.mark.parametrize("kind", sorted(set(TREES) - {"phantom"}))
+@pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"phantom"}))
 def test_a_bucket_is_read_like_a_folder(kind, store, monkeypatch):
     """A data set in an object store cannot be read, gives another manifest, or its images get paths of this machine."""
     options = TREES[kind](store)
     monkeypatch.chdir(store)
-    local = read_source(kind, store, **options)
-    remote = read_source(kind, "s3://key:secret@store/bucket?region=none", **options)
+    below = f"/{ROOTS[kind]}" if kind in ROOTS else ""
+    local = read_source(kind, root_of(kind, store), **options)
+    remote = read_source(kind, f"s3://key:secret@store/bucket{below}?region=none", **options)
     others = [column for column in MANIFEST_COLUMNS if column != "path"]
     pd.testing.assert_frame_equal(remote[others], local[others])
     for there, here in zip(remote["path"], local["path"], strict=True):
@@ -76,7 +89,7 @@ def test_a_bucket_is_read_like_a_folder(kind, store, monkeypatch):
 def test_credentials_of_a_store_are_not_said(store):
     """A message about a table in an object store shows the keys in its URI."""
     place = "s3://key:secret@store/bucket?secret=1"
-    for kind in sorted(set(TREES) - {"table"}):
+    for kind in sorted(set(SOURCES) - {"table"}):
         assert "secret" not in message_of(read_source, kind, place, **({"patients": 3} if kind == "phantom" else {}))
     (store / "train.csv").write_text("cancer\n0\n")
     assert "secret" not in message_of(read_source, "rsna", place)
