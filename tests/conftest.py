@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from study.data.shards import DATASET_FILE, MANIFEST_FILE, SHARD_FOLDER, open_dataset, write_shard
+from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, SHARD_FOLDER, open_dataset
+from study.data.shards_file import Content, write_shard
 
 # A build machine tries the same examples every time; a developer's machine keeps looking for new ones.
 settings.register_profile("build", derandomize=True, deadline=None)
@@ -30,7 +31,7 @@ def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0
     half = images // 2
     records = {}
     for name, part in (("a.arrow", pixels[:half]), ("b.arrow", pixels[half:])):
-        record = write_shard(root / SHARD_FOLDER / name, part)
+        record = write_shard(root / SHARD_FOLDER / name, [Content(pixels=image) for image in part])
         records[name] = [record.rows, record.size_bytes, record.crc32]
     sources = np.where(np.arange(images) % 2 == 0, "site_a", "site_b")
     manifest = pd.DataFrame(
@@ -46,7 +47,8 @@ def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0
         }
     )
     manifest.to_parquet(root / MANIFEST_FILE)
-    about = {"format": 1, "classes": CLASSES, "image_size": size, "fingerprint": f"tiny-{images}-{size}-{seed}"}
+    kind = {"image_hw": [size, size], "channels": 1, "bits": 8, "encoding": "raw"}
+    about = {"format": FORMAT, "classes": CLASSES, "fingerprint": f"tiny-{images}-{size}-{seed}"} | kind
     (root / DATASET_FILE).write_text(json.dumps(about | {"shards": records, "settings": {}, "counts": {}}))
     return root
 

@@ -74,7 +74,7 @@ def prepared_text(config: "StudyConfig") -> str:
     """What the prepared dataset holds, and what was dropped or lies in quarantine, by reason."""
     from study.data.shards import read_manifest
 
-    manifest = read_manifest(Path(config.data.prepared))
+    manifest = read_manifest(config.data.prepared)
     is_kept = manifest["label"].notna() & (manifest["shard"].fillna("") != "")
     return _counts_text(config, manifest, is_kept=is_kept)
 

@@ -1,17 +1,14 @@
-"""Prepared datasets: shards of raw pixels that are mapped into memory, and the manifest that lists them.
+"""Prepared datasets: the manifest that lists the images, and the shards that hold their pixels.
 
-A shard is an Arrow IPC file with one record batch and one column ``pixels`` of fixed-size binary values, an image a row
-(uint8, row-major); height and width stand in the schema's metadata. ``dataset.json`` keeps size and CRC-32 of every
-shard. They are checked when a process opens the shard for the first time: 10 ms for 64 images of 512 x 512, about what
-augmenting four of them costs, and the file is in the page cache afterwards.
+A dataset lies in a folder or below a URI. ``dataset.json`` is written last and keeps settings, counts, fingerprint, and
+size and CRC-32 of every shard. A shard is checked when a process opens it for the first time: 10 ms for 64 images of
+512 x 512, about what augmenting four of them costs. Files of a remote dataset are fetched once per machine.
 """
 
 import functools
+import io
 import json
-import uuid
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,129 +16,67 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import ipc
 
+from study.data.files import is_file, is_remote, join, local_path, read_bytes, shown, why
+from study.data.shards_cache import FileRecord, drop, fetched
+from study.data.shards_file import PREPARE_AGAIN, Pixels, Shard, ShardRecord, broken, read_shard
 from study.errors import InputError
 from study.types import SplitName
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DATASET_FILE: Final = "dataset.json"
 MANIFEST_FILE: Final = "manifest.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
 SHARD_FOLDER: Final = "shards"
-PREPARE_AGAIN: Final = "run `study prepare` again"
-
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRecord:
-    """What is known of a written shard: images, file size in bytes, CRC-32 of the whole file."""
-
-    rows: int
-    size_bytes: int
-    crc32: int
-
-
-def write_shard(path: Path, pixels_nhw: Pixels) -> ShardRecord:
-    """Write images as one shard under a temporary name and rename it, so that nobody sees half a file.
-
-    Args:
-        path: final place, in an existing folder.
-        pixels_nhw: uint8 [N, H, W], N >= 1.
-
-    Raises:
-        InputError: the array is no stack of 8-bit one-channel images.
-    """
-    if pixels_nhw.ndim != 3 or pixels_nhw.dtype != np.uint8 or not pixels_nhw.size:
-        raise InputError(f"shard of shape {pixels_nhw.shape}, {pixels_nhw.dtype}; expected uint8 [N, H, W], N >= 1")
-    rows, height, width = pixels_nhw.shape
-    kind = pa.binary(height * width)
-    column = pa.FixedSizeBinaryArray.from_buffers(kind, rows, [None, pa.py_buffer(np.ascontiguousarray(pixels_nhw))])
-    schema = pa.schema([("pixels", kind)], metadata={"height": str(height), "width": str(width)})
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, ipc.new_file(file, schema) as writer:
-            writer.write_batch(pa.record_batch([column], schema=schema))
-        record = describe_shard(temporary, rows=rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return record
-
-
-def describe_shard(path: Path, *, rows: int) -> ShardRecord:
-    """Size and checksum of a shard file as it lies there."""
-    with pa.memory_map(str(path)) as file:
-        buffer = file.read_buffer()
-        return ShardRecord(rows=rows, size_bytes=buffer.size, crc32=zlib.crc32(buffer))
-
-
-def read_shard(path: Path, *, expected: ShardRecord | None = None) -> Pixels:
-    """Map a shard: read-only uint8 [N, H, W] that lies in the file, not in memory; the file handle is closed again.
-
-    Raises:
-        InputError: the file is missing, is no shard, or differs from ``expected``; the message names the shard.
-    """
-    if not path.is_file():
-        raise _broken(path, "is missing")
-    try:
-        with pa.memory_map(str(path)) as file:
-            if expected is not None:
-                _check(path, file.read_buffer(), expected)
-                file.seek(0)
-            batch = ipc.open_file(file).get_batch(0)
-            column, about = batch.column("pixels"), batch.schema.metadata
-            shape = (batch.num_rows, int(about[b"height"]), int(about[b"width"]))
-            # the buffer keeps the mapping alive after the handle is closed, so thousands of shards need no open files
-            return np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(shape)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise _broken(path, f"cannot be read ({type(error).__name__})") from error
-
-
-def _check(path: Path, buffer: Any, expected: ShardRecord) -> None:
-    if buffer.size != expected.size_bytes:
-        raise _broken(path, f"has {buffer.size} bytes, expected {expected.size_bytes}")
-    found = zlib.crc32(buffer)
-    if found != expected.crc32:
-        raise _broken(path, f"has checksum {found:08x}, expected {expected.crc32:08x}")
-
-
-def _broken(path: Path, what: str) -> InputError:
-    return InputError(f"shard {path.name} {what}", f"delete {path} and {PREPARE_AGAIN}")
 
 
 class PreparedDataset:
     """A prepared dataset, opened for reading: small until pixels are asked for, cheap to pickle.
 
-    Pickling keeps the folder and the fingerprint; the receiver opens the dataset once per process, on first use.
+    Pickling keeps the place and the fingerprint; the receiver opens the dataset once per process, on first use.
 
     Attributes:
-        root: the dataset's folder.
+        root: the dataset's folder or URI.
         classes: class names in order; label k means ``classes[k]``.
-        image_size: side of the square images in pixels.
+        image_hw: height and width of the frame in px, the same for all images.
+        channels: 1 or 3.
+        bits: 8 or 16.
+        encoding: how shards are stored, ``raw`` or ``zstd``.
         fingerprint: hash over settings and manifest; equal fingerprints mean equal data.
         about: the content of ``dataset.json``.
     """
 
-    def __init__(self, root: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, root: str, about: Mapping[str, Any]) -> None:
         self.root = root
         self.about = about
         self.classes: tuple[str, ...] = tuple(about["classes"])
-        self.image_size = int(about["image_size"])
+        height, width = about["image_hw"]
+        self.image_hw = (int(height), int(width))
+        self.channels = int(about["channels"])
+        self.bits = int(about["bits"])
+        self.encoding = str(about["encoding"])
         self.fingerprint = str(about["fingerprint"])
-        self._mapped: dict[str, Pixels] = {}
+        self._opened: dict[str, Shard] = {}
 
     def __reduce__(self) -> tuple[Callable[[str, str], "PreparedDataset"], tuple[str, str]]:
-        return _reopen, (str(self.root), self.fingerprint)
+        return _reopen, (self.root, self.fingerprint)
 
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one framed image in memory."""
+        return self.image_hw[0] * self.image_hw[1] * self.channels * self.bits // 8
+
     @functools.cached_property
     def manifest(self) -> pd.DataFrame:
-        """Usable images (labelled, with pixels); the index is the row number from 0."""
-        table = read_manifest(self.root)
+        """Usable images (labelled, with pixels); the index is the row number from 0.
+
+        Raises:
+            InputError: the table is missing or damaged, or the dataset was prepared again meanwhile.
+        """
+        table = _manifest_table(self.root, self.about)
         if read_about(self.root)["fingerprint"] != self.fingerprint:
             raise _replaced(self.root)
         usable = table["label"].notna() & (table["shard"].fillna("") != "")
@@ -175,35 +110,78 @@ class PreparedDataset:
         """Row numbers of a split, ascending int64."""
         return np.flatnonzero((self.manifest["split"] == split).to_numpy(dtype=bool))
 
-    def pixels(self, rows: NDArray[np.int64]) -> Pixels:
-        """Copy the images of ``rows`` in their order: uint8 [len(rows), S, S].
+    def pixels(self, rows: NDArray[np.int64], *, out: Pixels | None = None) -> Pixels:
+        """Copy the images of ``rows`` in their order, each in its frame.
+
+        Args:
+            rows: row numbers [N].
+            out: an array of the result's shape and type that is filled and returned: fresh memory costs as much as the
+                pixels.
+
+        Returns:
+            uint8 or uint16, [N, H, W] with one channel or [N, H, W, 3].
 
         Raises:
-            InputError: a shard is missing or damaged, or a row does not exist.
+            InputError: a shard is missing or damaged, a row does not exist, or ``out`` does not fit.
         """
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise InputError(f"rows {wanted.min()} to {wanted.max()} asked of {len(self)} images")
+        frames = self._frames(len(wanted), out)
         shard_codes, shard_rows, names = self._places
-        codes = shard_codes[wanted]
-        out = np.empty((len(wanted), self.image_size, self.image_size), dtype=np.uint8)
-        for code in np.unique(codes):
-            places = np.flatnonzero(codes == code)
-            out[places] = self._shard(names[code])[shard_rows[wanted[places]]]
+        places = zip(shard_codes[wanted].tolist(), shard_rows[wanted].tolist(), strict=True)
+        for number, (code, row) in enumerate(places):
+            self._shard(names[code]).frame_into(row, frames[number])
+        return frames
+
+    def _frames(self, count: int, out: Pixels | None) -> Pixels:
+        shape = (count, *self.image_hw) if self.channels == 1 else (count, *self.image_hw, self.channels)
+        dtype = np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+        if out is None:
+            return np.empty(shape, dtype=dtype)
+        if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous or not out.flags.writeable:
+            raise InputError(f"out is {out.dtype} {out.shape}; expected a writable, contiguous {dtype} {shape}")
         return out
 
-    def _shard(self, name: str) -> Pixels:
-        mapped = self._mapped.get(name)
-        if mapped is None:
-            path = self.root / SHARD_FOLDER / name
-            expected = self._records.get(name)
-            if expected is None:
-                raise _broken(path, f"is not listed in {DATASET_FILE}")
-            mapped = read_shard(path, expected=expected)
-            if mapped.shape[1:] != (self.image_size, self.image_size):
-                raise _broken(path, f"holds images of {mapped.shape[1:]} pixels, expected {self.image_size}")
-            self._mapped[name] = mapped
-        return mapped
+    def _shard(self, name: str) -> Shard:
+        shard = self._opened.get(name)
+        if shard is None:
+            shard = self._opened[name] = self._open(name)
+        return shard
+
+    def _open(self, name: str) -> Shard:
+        expected = self._records.get(name)
+        if expected is None:
+            raise broken(Path(name), f"is not listed in {DATASET_FILE}")
+        shard = self._mapped(name, expected)
+        found = (shard.channels, shard.bits)
+        if found != (self.channels, self.bits) or np.any(np.greater(shard.extent_hw, self.image_hw)):
+            raise broken(
+                Path(name),
+                f"holds images of up to {shard.extent_hw} px, {found[0]} channels, {found[1]} bits; "
+                f"expected {self.image_hw}, {self.channels}, {self.bits}",
+            )
+        if len(shard) != expected.rows:
+            raise broken(Path(name), f"holds {len(shard)} images, expected {expected.rows}")
+        return shard
+
+    def _mapped(self, name: str, expected: ShardRecord) -> Shard:
+        """A local shard as it lies there; a remote one from the cache, fetched anew if the copy was damaged."""
+        if not is_remote(self.root):
+            return read_shard(local_path(self.root) / SHARD_FOLDER / name, expected=expected)
+        try:
+            return read_shard(self._fetched(name, expected), expected=expected)
+        except InputError:
+            drop(self._fetched(name, expected))
+        return read_shard(self._fetched(name, expected), expected=expected)
+
+    def _fetched(self, name: str, expected: ShardRecord) -> Path:
+        return fetched(
+            join(self.root, SHARD_FOLDER, name),
+            fingerprint=self.fingerprint,
+            name=f"{SHARD_FOLDER}/{name}",
+            expected=FileRecord(size_bytes=expected.size_bytes, crc32=expected.crc32),
+        )
 
 
 def shard_records(about: Mapping[str, Any]) -> dict[str, ShardRecord]:
@@ -215,45 +193,66 @@ def shard_records(about: Mapping[str, Any]) -> dict[str, ShardRecord]:
 
 
 def open_dataset(root: str | Path) -> PreparedDataset:
-    """Open a prepared dataset (a local folder).
+    """Open a prepared dataset in a local folder or below a URI.
 
     Raises:
         InputError: there is none, it is damaged, or it was written in another format.
     """
-    folder = Path(root).absolute()
-    return PreparedDataset(folder, read_about(folder))
+    place = str(root) if is_remote(root) else str(local_path(root))
+    return PreparedDataset(place, read_about(place))
 
 
-def read_about(root: Path) -> dict[str, Any]:
+def read_about(root: str | Path) -> dict[str, Any]:
     """Content of ``dataset.json``.
 
     Raises:
         InputError: as :func:`open_dataset`.
     """
-    path = root / DATASET_FILE
-    if not path.is_file():
-        raise InputError(f"{root} is no prepared dataset: {DATASET_FILE} is missing", "run `study prepare` first")
+    place = join(root, DATASET_FILE)
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        content = read_bytes(place) if is_file(place) else None
+    except OSError as error:
+        raise InputError(f"{shown(place)} cannot be read ({why(error)})", "check network and credentials") from None
+    if content is None:
+        raise InputError(
+            f"{shown(root)} is no prepared dataset: {DATASET_FILE} is missing", "run `study prepare` first"
+        )
+    try:
+        about = json.loads(content)
         version = about["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__})", PREPARE_AGAIN) from error
+        raise InputError(f"{shown(place)} is damaged ({type(error).__name__})", PREPARE_AGAIN) from error
     if version != FORMAT:
-        raise InputError(f"{path} has format {version}; expected {FORMAT}", PREPARE_AGAIN)
+        raise InputError(f"{shown(place)} has format {version}; expected {FORMAT}", PREPARE_AGAIN)
     return dict(about)
 
 
-def read_manifest(root: Path) -> pd.DataFrame:
+def read_manifest(root: str | Path) -> pd.DataFrame:
     """All rows of a prepared dataset's manifest, dropped ones too.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    path = root / MANIFEST_FILE
+    place = str(root)
+    return _manifest_table(place, read_about(place))
+
+
+def table_place(root: str | Path, about: Mapping[str, Any], name: str) -> str:
+    """Where a dataset keeps its table ``name``; below a URI, each version of a table has a name of its own."""
+    return join(root, str(about.get("tables", {}).get(name, [name])[0]))
+
+
+def _manifest_table(root: str, about: Mapping[str, Any]) -> pd.DataFrame:
+    place = table_place(root, about, MANIFEST_FILE)
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__})", PREPARE_AGAIN) from error
+        if is_remote(root):
+            name, size, crc = about["tables"][MANIFEST_FILE]
+            expected = FileRecord(size_bytes=int(size), crc32=int(crc))
+            path = fetched(place, fingerprint=str(about["fingerprint"]), name=str(name), expected=expected)
+            return pd.read_parquet(path)
+        return pd.read_parquet(io.BytesIO(read_bytes(place)))
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{shown(place)} cannot be read ({type(error).__name__})", PREPARE_AGAIN) from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -264,5 +263,5 @@ def _reopen(root: str, fingerprint: str) -> PreparedDataset:
     return dataset
 
 
-def _replaced(root: Path) -> InputError:
-    return InputError(f"dataset {root} was prepared again while it was in use", "start the run again")
+def _replaced(root: str) -> InputError:
+    return InputError(f"dataset {shown(root)} was prepared again while it was in use", "start the run again")

@@ -2,51 +2,35 @@
 
 :func:`plan_preparation` answers in a fraction of a second, without Ray, whether anything is to do. Preparing reads the
 missing files in blocks of up to 64, one core each; every finished block stays, so a preparation that was stopped goes
-on. The folder of ``data.prepared`` must be seen by all nodes under the same path.
+on. ``data.prepared`` is a URI, or a folder that all nodes see under the same path.
 """
 
-import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
-import pyarrow as pa
 
 from study.config import DataConfig
+from study.data.files import shown, why
 from study.data.phantom import write_phantom
 from study.data.shards import read_about
-from study.distributed.cluster import capacity, connected
-from study.distributed.preparing_blocks import BLOCK_FILES, prepare_block
-from study.distributed.preparing_dataset import assemble, check_folders, locked, open_staging, quarantine_table, recover
+from study.distributed.cluster import connected
+from study.distributed.preparing_blocks import BLOCK_FIELDS
+from study.distributed.preparing_dataset import assemble, check_share, quarantine_table, wanted_files
 from study.distributed.preparing_manifest import manifest_for, needed_rows, phantom_sources
-from study.distributed.preparing_results import known_results
-from study.distributed.preparing_tables import (
-    Layout,
-    image_settings,
-    key_of,
-    keyed_manifest,
-    layout_of,
-    request_digest,
-)
-from study.errors import InputError, StudyError
+from study.distributed.preparing_results import known_encoding, known_results
+from study.distributed.preparing_run import Pace, PrepareProgress, read_missing
+from study.distributed.preparing_store import Layout, check_places, key_of, layout_of, locked, open_staging, recover
+from study.distributed.preparing_tables import image_bytes, image_settings, keyed_manifest, request_digest
+from study.errors import InputError
 
 __all__ = ["PreparePlan", "PrepareProgress", "PrepareSummary", "manifest_for", "plan_preparation", "prepare_dataset"]
 
-
-SMALLEST_BLOCK: Final = 8
-_BLOCK: Final = pa.schema([("file_key", pa.string()), ("path", pa.string()), ("laterality", pa.string())])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareProgress:
-    """How far a preparation is: ``stage`` is "writing phantom images" or "reading images"; counts are images."""
-
-    stage: str
-    done: int
-    total: int
+CONTENT_SHARE: Final = 0.6  # of the frames' bytes; measured on breasts, which fill half of their frame
+MEMORY_SHARE: Final = 0.5  # of the smallest node's memory that raw shards may fill as page cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +79,19 @@ class _Work:
     known: pd.DataFrame
     missing: pd.DataFrame
     request: str
+    encoding: str
     is_complete: bool
 
     @property
     def wanted(self) -> pd.DataFrame:
         return self.manifest[needed_rows(self.manifest)].drop_duplicates("file_key")
 
-    def plan(self) -> PreparePlan:
+    def plan(self, *, max_share: float) -> PreparePlan:
         wanted = self.wanted
         absent = int((~wanted["file_exists"]).sum())
+        bad = len(quarantine_table(self.manifest, self.known)) if self.is_complete else 0
         return PreparePlan(
-            is_complete=self.is_complete,
+            is_complete=self.is_complete and bad <= max_share * len(wanted),
             images=len(wanted),
             missing=len(self.missing),
             reused=len(wanted) - len(self.missing) - absent,
@@ -117,15 +103,17 @@ def plan_preparation(data: DataConfig) -> PreparePlan:
     """Find out what is to do; writes nothing, and neither needs nor starts Ray.
 
     Raises:
-        InputError: a source cannot be read, or the patients cannot be split.
+        InputError: a source cannot be read, the patients cannot be split, a store does not answer, or the dataset is
+            stored in another encoding than ``data.encoding``.
     """
     layout = layout_of(data)
-    key = key_of(layout, make=False)
-    if key is None:
-        wanted = manifest_for(data)
-        images = int(needed_rows(wanted).sum())
-        return PreparePlan(is_complete=False, images=images, missing=images, reused=0, absent=0)
-    return _work(data, layout, key).plan()
+    with _store_faults(layout):
+        key = key_of(layout, make=False)
+        if key is None:
+            wanted = manifest_for(data)
+            images = int(needed_rows(wanted).sum())
+            return PreparePlan(is_complete=False, images=images, missing=images, reused=0, absent=0)
+        return _work(data, layout, key).plan(max_share=data.max_quarantined)
 
 
 def prepare_dataset(
@@ -141,38 +129,111 @@ def prepare_dataset(
 
     Raises:
         StudyError: more files than ``data.max_quarantined`` cannot be used; the message lists the reasons.
-        InputError: a source cannot be read, a split has no usable image, or another process prepares this dataset.
+        InputError: a source cannot be read, a split has no usable image, another process prepares this dataset, or the
+            place of the dataset cannot be read or written.
     """
     started = time.monotonic()
     layout = layout_of(data)
-    key = key_of(layout, make=True) or b""
-    with locked(layout):
-        check_folders(layout)
-        recover(layout)
-        _write_phantoms(data, progress)
-        work = _work(data, layout, key)
-        plan = work.plan()
-        if plan.is_complete:
-            bad = quarantine_table(work.manifest, work.known)
-            return _summary(read_about(layout.root), bad, reused=plan.reused, started=started)
-        image = image_settings(data)
-        open_staging(layout, image)
-        if plan.missing:
-            with connected():
-                _read_missing(work.missing, layout, image=image, progress=progress, workers=workers)
-        results = known_results(layout, image)
-        about = assemble(layout, data, manifest=work.manifest, results=results, key=key, request=work.request)
-        return _summary(about, quarantine_table(work.manifest, results), reused=plan.reused, started=started)
+    with _store_faults(layout):
+        key = key_of(layout, make=True) or b""
+        with locked(layout):
+            check_places(layout)
+            recover(layout)
+            _write_phantoms(data, progress)
+            return _prepare(data, layout, key=key, tell=progress, workers=workers, started=started)
+
+
+def _prepare(
+    data: DataConfig,
+    layout: Layout,
+    *,
+    key: bytes,
+    tell: Callable[[PrepareProgress], None] | None,
+    workers: int | None,
+    started: float,
+) -> PrepareSummary:
+    work = _work(data, layout, key)
+    reused = work.plan(max_share=data.max_quarantined).reused
+    if work.is_complete:
+        bad = quarantine_table(work.manifest, work.known)
+        check_share(bad, wanted_files(work.manifest), max_share=data.max_quarantined)
+        return _summary(read_about(layout.root), bad, reused=reused, started=started)
+    image, encoding = image_settings(data), work.encoding
+    if work.missing.empty:
+        open_staging(layout, image, encoding=encoding or "raw")
+    else:
+        with connected():
+            encoding = encoding or _encoding_for(data, files=len(work.wanted))
+            open_staging(layout, image, encoding=encoding)
+            places = {"shards": layout.shards, "results": layout.results, "image": image, "encoding": encoding}
+            read_missing(work.missing, places, progress=tell, workers=workers)
+    results = known_results(layout, image)
+    about = assemble(
+        layout,
+        data,
+        manifest=work.manifest,
+        results=results,
+        key=key,
+        request=work.request,
+        encoding=encoding or "raw",
+    )
+    return _summary(about, quarantine_table(work.manifest, results), reused=reused, started=started)
+
+
+@contextmanager
+def _store_faults(layout: Layout) -> Iterator[None]:
+    """A place that cannot be read or written is the user's to mend; its error may hold names, so it is not passed on.
+
+    Raises:
+        InputError: the place and the cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{shown(layout.root)} cannot be read or written ({why(error)})",
+            "check data.prepared, its rights and room, or network and credentials",
+        ) from None
 
 
 def _work(data: DataConfig, layout: Layout, key: bytes) -> _Work:
     manifest = keyed_manifest(data, key)
-    known = known_results(layout, image_settings(data))
+    image = image_settings(data)
+    known = known_results(layout, image)
+    encoding = _agreed_encoding(data, known_encoding(layout, image))
     request = request_digest(data, manifest, key)
     wanted = manifest[needed_rows(manifest) & manifest["file_exists"]].drop_duplicates("file_key")
-    missing = wanted[~wanted["file_key"].isin(known["file_key"])][["file_key", "path", "laterality"]]
+    missing = wanted[~wanted["file_key"].isin(known["file_key"])][list(BLOCK_FIELDS)]
     is_complete = missing.empty and _request_of(layout) == request
-    return _Work(manifest=manifest, known=known, missing=missing, request=request, is_complete=is_complete)
+    return _Work(
+        manifest=manifest, known=known, missing=missing, request=request, encoding=encoding, is_complete=is_complete
+    )
+
+
+def _agreed_encoding(data: DataConfig, known: str) -> str:
+    """The encoding of shards that are there, or that of the study file; empty if both leave it open.
+
+    Raises:
+        InputError: they differ.
+    """
+    if data.encoding == "auto":
+        return known
+    if known and known != data.encoding:
+        raise InputError(
+            f"{shown(data.prepared)} is stored as {known}; data.encoding is {data.encoding}",
+            "set data.encoding to auto, or delete the dataset to have it stored anew",
+        )
+    return data.encoding
+
+
+def _encoding_for(data: DataConfig, *, files: int) -> str:
+    """Raw while the page cache of the smallest node has room for all shards, compressed rows beyond that."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    memories = [node["memory"] + node.get("object_store_memory", 0.0) for node in nodes if "memory" in node]
+    expected = files * image_bytes(image_settings(data)) * CONTENT_SHARE
+    return "zstd" if memories and expected > MEMORY_SHARE * min(memories) else "raw"
 
 
 def _request_of(layout: Layout) -> str:
@@ -185,92 +246,13 @@ def _request_of(layout: Layout) -> str:
 
 def _write_phantoms(data: DataConfig, progress: Callable[[PrepareProgress], None] | None) -> None:
     for root, settings in phantom_sources(data):
-        total = settings.patients * 4
+        pace = Pace("writing phantom images", settings.patients * 4)
 
-        def tell(done: int, total: int = total) -> None:
+        def tell(done: int, pace: Pace = pace) -> None:
             if progress is not None:
-                progress(PrepareProgress(stage="writing phantom images", done=done, total=total))
+                progress(pace.at(done))
 
         write_phantom(root, settings, progress=tell)
-
-
-def _read_missing(
-    missing: pd.DataFrame,
-    layout: Layout,
-    *,
-    image: Mapping[str, Any],
-    progress: Callable[[PrepareProgress], None] | None,
-    workers: int | None,
-) -> None:
-    """Read the files in blocks; closing the iterator, also when ``progress`` raises, ends the execution."""
-    done, total = 0, len(missing)
-    results = _block_results(missing, layout, image=image, workers=workers)
-    with _only_errors("ray.data"), closing(results) as blocks:
-        for files, fault, fix in blocks:
-            if fault:
-                raise StudyError(fault, fix)
-            done += files
-            if progress is not None:
-                progress(PrepareProgress(stage="reading images", done=done, total=total))
-    if done != total:
-        raise StudyError(f"{done} of {total} files were read; the rest was lost", "run `study prepare` again")
-
-
-@contextmanager
-def _only_errors(name: str) -> Iterator[None]:
-    """Mute a logger's notes and warnings, such as that progress bars are disabled."""
-    import ray.data  # noqa: F401 - sets the level of its logger when it is imported
-
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _block_results(
-    missing: pd.DataFrame, layout: Layout, *, image: Mapping[str, Any], workers: int | None
-) -> Generator[tuple[int, str, str]]:
-    """Of each finished block, as it finishes: number of files, fault, fix."""
-    import ray.data
-    import ray.exceptions
-
-    size = _block_size(len(missing), cores=workers or int(capacity().cpus))
-    blocks = [
-        pa.Table.from_pandas(missing.iloc[start : start + size], schema=_BLOCK, preserve_index=False)
-        for start in range(0, len(missing), size)
-    ]
-    dataset = ray.data.from_arrow(blocks)
-    dataset.context.enable_progress_bars = False
-    dataset.context.execution_options.preserve_order = False
-    task: Any = prepare_block
-    done = dataset.map_batches(
-        task,
-        fn_kwargs={"staging": str(layout.staging), "image": dict(image)},
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-        compute=None if workers is None else ray.data.TaskPoolStrategy(size=workers),
-    )
-    batches: Any = iter(done.iter_batches(batch_size=None, batch_format="pyarrow"))
-    try:
-        for batch in batches:
-            yield from zip(*(batch.column(name).to_pylist() for name in ("files", "fault", "fix")), strict=True)
-    except ray.exceptions.RayError as error:
-        raise StudyError(
-            f"a task that reads images failed ({type(error).__name__})",
-            "look at the log (`--debug`), then prepare again",
-        ) from error
-    finally:
-        if hasattr(batches, "close"):
-            batches.close()
-
-
-def _block_size(files: int, *, cores: int) -> int:
-    """Files of a block: fewer where only few are to be read, so that all cores have some."""
-    return min(BLOCK_FILES, max(SMALLEST_BLOCK, -(-files // (2 * max(cores, 1)))))
 
 
 def _summary(about: Mapping[str, Any], quarantine: pd.DataFrame, *, reused: int, started: float) -> PrepareSummary:

@@ -1,86 +1,32 @@
 """From results of single files to a prepared dataset that appears whole or not at all."""
 
-import fcntl
 import hashlib
+import io
 import json
-import re
-import shutil
-import uuid
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from study.config import DataConfig
-from study.data.labels import class_names
-from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE, SHARD_FOLDER
+from study.data.files import copy, join, local_path, write_bytes
+from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE
 from study.distributed.preparing_manifest import needed_rows
-from study.distributed.preparing_results import IMAGE_FILE, RESULT_FOLDER, SHARD_COLUMNS, is_staging_for
+from study.distributed.preparing_store import Layout, clear_work, put_in_place, remove_unlisted
 from study.distributed.preparing_tables import (
     MISSING_FILE,
-    Layout,
+    SHARD_COLUMNS,
+    channels_of,
     cleaned_manifest,
+    image_settings,
     public_settings,
 )
 from study.errors import InputError, StudyError
 
 SPLITS = ("train", "val", "test")
-
-
-@contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """Be the only one who prepares this dataset; the key file carries the lock.
-
-    Raises:
-        InputError: another process prepares it at this moment.
-    """
-    with layout.key_path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{layout.root} is being prepared by another process", "wait for it, or prepare to another folder"
-            ) from error
-        yield
-
-
-def check_folders(layout: Layout) -> None:
-    """Make sure that nothing but a dataset is ever replaced.
-
-    Raises:
-        InputError: ``data.prepared``, or the folder in which it is made, holds something else.
-    """
-    for folder, marks in ((layout.root, (DATASET_FILE,)), (layout.staging, (DATASET_FILE, IMAGE_FILE))):
-        is_ours = not folder.exists() or any((folder / mark).is_file() for mark in marks)
-        if not is_ours and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} holds something that is no prepared dataset", "give data.prepared another folder"
-            )
-
-
-def recover(layout: Layout) -> None:
-    """Finish, or take back, an exchange of datasets that was interrupted between its two steps."""
-    name = re.compile(rf"\.{re.escape(layout.root.name)}\.replaced-[0-9a-f]{{32}}")
-    olds = sorted(path for path in layout.root.parent.iterdir() if name.fullmatch(path.name))
-    if not layout.root.exists():
-        if (layout.staging / DATASET_FILE).is_file():
-            layout.staging.rename(layout.root)
-        elif olds:
-            olds.pop().rename(layout.root)
-    for old in olds:
-        shutil.rmtree(old)
-
-
-def open_staging(layout: Layout, image: Mapping[str, Any]) -> None:
-    """Make the staging folder, or keep what an interrupted preparation with the same image settings left in it."""
-    if layout.staging.exists() and not is_staging_for(layout.staging, image):
-        shutil.rmtree(layout.staging)
-    for folder in (SHARD_FOLDER, RESULT_FOLDER):
-        (layout.staging / folder).mkdir(parents=True, exist_ok=True)
-    (layout.staging / IMAGE_FILE).write_text(json.dumps(dict(image)), encoding="utf-8")
 
 
 def quarantine_table(manifest: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +59,14 @@ def check_share(quarantine: pd.DataFrame, wanted: int, *, max_share: float) -> N
 
 
 def assemble(
-    layout: Layout, data: DataConfig, *, manifest: pd.DataFrame, results: pd.DataFrame, key: bytes, request: str
+    layout: Layout,
+    data: DataConfig,
+    *,
+    manifest: pd.DataFrame,
+    results: pd.DataFrame,
+    key: bytes,
+    request: str,
+    encoding: str,
 ) -> dict[str, Any]:
     """Write the tables, bring the reused shards along, and put the dataset in its place.
 
@@ -123,31 +76,66 @@ def assemble(
     Raises:
         StudyError: more files than ``data.max_quarantined`` cannot be used.
         InputError: a split has no usable image.
+        OSError: the place cannot be written.
     """
     quarantine = quarantine_table(manifest, results)
-    check_share(quarantine, manifest.loc[needed_rows(manifest), "file_key"].nunique(), max_share=data.max_quarantined)
+    check_share(quarantine, wanted_files(manifest), max_share=data.max_quarantined)
     missing = manifest["file_key"].isin(quarantine.loc[quarantine["reason"] == MISSING_FILE, "file_key"])
     gone = pd.DataFrame({"file_key": manifest.loc[missing, "file_key"].unique(), "reason": MISSING_FILE})
     clean = cleaned_manifest(manifest, pd.concat([gone, results], ignore_index=True), data=data, key=key)
-    classes = class_names(data.labels.task)
+    classes = data.labels.class_names
     counts = count_images(clean, classes)
     _check_splits(counts)
-    shards = _collect_shards(layout, results[results["shard"].isin(clean["shard"].dropna())])
+    image = image_settings(data)
     about = {
         "format": FORMAT,
         "classes": list(classes),
-        "image_size": data.image_size,
+        "image_hw": _frame_hw(clean),
+        "channels": channels_of(image),
+        "bits": image["bits"],
+        "encoding": encoding,
         "settings": public_settings(data),
         "counts": counts,
         "fingerprint": fingerprint_of(clean, data),
         "request": request,
-        "shards": shards,
+        "shards": _collect_shards(layout, results[results["shard"].isin(clean["shard"].dropna())]),
     }
-    clean.to_parquet(layout.staging / MANIFEST_FILE, index=False)
-    quarantine.to_parquet(layout.staging / QUARANTINE_FILE, index=False)
-    _tidy(layout.staging, set(shards))
-    _write_text(layout.staging / DATASET_FILE, json.dumps(about, indent=1))
-    _put_in_place(layout)
+    tables = {MANIFEST_FILE: clean, QUARANTINE_FILE: quarantine}
+    return _publish(layout, about, tables)
+
+
+def wanted_files(manifest: pd.DataFrame) -> int:
+    """Number of files whose pixels are wanted."""
+    return int(manifest.loc[needed_rows(manifest), "file_key"].nunique())
+
+
+def _frame_hw(clean: pd.DataFrame) -> list[int]:
+    """The frame in which all images have room: theirs, but for widths that follow the content."""
+    return [int(clean[column].max()) for column in ("frame_height", "frame_width")]
+
+
+def _publish(layout: Layout, about: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Write tables and then ``dataset.json``, which makes them count; remove what no longer does."""
+    folder = layout.root if layout.is_remote else layout.staging
+    written: dict[str, list[Any]] = {}
+    for name, table in tables.items():
+        sink = io.BytesIO()
+        table.to_parquet(sink, index=False)
+        content = sink.getvalue()
+        stem, _, ending = name.partition(".")
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        unique = f"{stem}.{digest}.{ending}" if layout.is_remote else name
+        write_bytes(join(folder, unique), content)
+        written[name] = [unique, len(content), zlib.crc32(content)]
+    about = about | {"tables": written}
+    if not layout.is_remote:
+        remove_unlisted(layout, keep=set(about["shards"]))
+    write_bytes(join(folder, DATASET_FILE), json.dumps(about, indent=1).encode())
+    if layout.is_remote:
+        remove_unlisted(layout, keep={*about["shards"], *(unique for unique, *_ in written.values())})
+        clear_work(layout)
+    else:
+        put_in_place(layout)
     return about
 
 
@@ -182,46 +170,22 @@ def fingerprint_of(clean: pd.DataFrame, data: DataConfig) -> str:
 
 
 def _collect_shards(layout: Layout, used: pd.DataFrame) -> dict[str, list[int]]:
-    """Bring all shards that are used into the staging folder; rows, size and checksum of each by name."""
+    """Bring all shards that are used to where new ones lie; rows, size and checksum of each by name."""
     found = {}
     for line in used.drop_duplicates("shard").to_dict("records"):
         name = str(line["shard"])
-        _bring(Path(line["folder"]) / name, layout.staging / SHARD_FOLDER / name)
+        source, target = join(str(line["folder"]), name), join(layout.shards, name)
+        if source != target:
+            _bring(local_path(source), local_path(target))
         found[name] = [int(line[column]) for column in SHARD_COLUMNS]
     return found
 
 
 def _bring(source: Path, target: Path) -> None:
-    """A second name for a shard, or a copy where the file system has no such thing."""
+    """A second name for a local shard, or a copy where the file system has no such thing."""
     if target.exists():
         return
     try:
         target.hardlink_to(source)
     except OSError:
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-
-
-def _tidy(staging: Path, shards: set[str]) -> None:
-    """Remove what belongs to the work and not to the dataset."""
-    for path in (staging / SHARD_FOLDER).iterdir():
-        if path.name not in shards:
-            path.unlink()
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _put_in_place(layout: Layout) -> None:
-    """Exchange the datasets; whoever has the old one mapped keeps it until it is closed."""
-    shutil.rmtree(layout.staging / RESULT_FOLDER)
-    (layout.staging / IMAGE_FILE).unlink(missing_ok=True)
-    old = layout.root.with_name(f".{layout.root.name}.replaced-{uuid.uuid4().hex}")
-    if layout.root.exists():
-        layout.root.rename(old)
-    layout.staging.rename(layout.root)
-    shutil.rmtree(old, ignore_errors=True)
+        copy(source, target)

@@ -1,21 +1,21 @@
 """What earlier preparations left: results of single files, finished or staged, that need not be made again."""
 
-import json
+import io
 from collections.abc import Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from study.data.files import file_state
-from study.data.shards import MANIFEST_FILE, QUARANTINE_FILE, SHARD_FOLDER, read_about
-from study.distributed.preparing_tables import MISSING_FILE, RESULT_COLUMNS, Layout
-from study.errors import StudyError
+from study.data.files import file_states, join, list_files, read_bytes
+from study.data.shards import MANIFEST_FILE, QUARANTINE_FILE, SHARD_FOLDER, read_about, table_place
+from study.distributed.preparing_store import Layout, staged_work
+from study.distributed.preparing_tables import MISSING_FILE, RESULT_COLUMNS, SHARD_COLUMNS
+from study.errors import InputError, StudyError
 
-RESULT_FOLDER: Final = "results"
-IMAGE_FILE: Final = "image.json"
-SHARD_COLUMNS: Final = ("shard_rows", "size_bytes", "crc32")
+THREADS: Final = 16
 
 
 def known_results(layout: Layout, image: Mapping[str, Any]) -> pd.DataFrame:
@@ -23,12 +23,16 @@ def known_results(layout: Layout, image: Mapping[str, Any]) -> pd.DataFrame:
 
     Columns: those of ``RESULT_COLUMNS``, ``folder`` (where its shard lies) and ``SHARD_COLUMNS`` (its record).
     Rows whose shard is missing or has another size are left out.
+
+    Raises:
+        OSError: a store does not answer.
     """
-    parts = [_staged_results(layout.staging, image), _finished_results(layout.root, image)]
+    parts = [_staged_results(layout, image), _finished_results(layout.root, image)]
     known = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
     if known.empty:
         return known
-    return known[_is_intact(known)].drop_duplicates("file_key").reset_index(drop=True)
+    intact: pd.DataFrame = known[_is_intact(known)]
+    return intact.drop_duplicates("file_key").reset_index(drop=True)
 
 
 def empty_results() -> pd.DataFrame:
@@ -36,13 +40,24 @@ def empty_results() -> pd.DataFrame:
     return pd.DataFrame(columns=[*RESULT_COLUMNS, "folder", *SHARD_COLUMNS], dtype=object)
 
 
-def _finished_results(root: Path, image: Mapping[str, Any]) -> pd.DataFrame:
+def known_encoding(layout: Layout, image: Mapping[str, Any]) -> str:
+    """How the shards that can be reused are stored, ``raw`` or ``zstd``; empty if there are none."""
+    staged = staged_work(layout)
+    if staged.get("image") == dict(image):
+        return str(staged["encoding"])
+    try:
+        about = read_about(layout.root)
+        return str(about["encoding"]) if about["settings"]["image"] == dict(image) else ""
+    except (StudyError, KeyError):
+        return ""
+
+
+def _finished_results(root: str, image: Mapping[str, Any]) -> pd.DataFrame:
     try:
         about = read_about(root)
-        if about["settings"]["image"] != image:
+        if about["settings"]["image"] != dict(image):
             return empty_results()
-        good = pd.read_parquet(root / MANIFEST_FILE)
-        bad = pd.read_parquet(root / QUARANTINE_FILE)
+        good, bad = (_read_table(table_place(root, about, name)) for name in (MANIFEST_FILE, QUARANTINE_FILE))
     except (StudyError, OSError, KeyError, ValueError, pa.ArrowException):
         return empty_results()  # nothing that can be reused
     good = good[good["shard"].fillna("") != ""]
@@ -50,32 +65,40 @@ def _finished_results(root: Path, image: Mapping[str, Any]) -> pd.DataFrame:
     record = {column: records.str[place] for place, column in enumerate(SHARD_COLUMNS)}
     good = good.assign(stage="", reason="", **record)
     both = pd.concat([good, bad[bad["reason"] != MISSING_FILE]], ignore_index=True)
-    return both.reindex(columns=empty_results().columns).assign(folder=str(root / SHARD_FOLDER))
+    return both.reindex(columns=empty_results().columns).assign(folder=join(root, SHARD_FOLDER))
 
 
-def _staged_results(staging: Path, image: Mapping[str, Any]) -> pd.DataFrame:
-    if not is_staging_for(staging, image):
+def _staged_results(layout: Layout, image: Mapping[str, Any]) -> pd.DataFrame:
+    if staged_work(layout).get("image") != dict(image):
         return empty_results()
-    parts = [pd.read_parquet(path) for path in sorted((staging / RESULT_FOLDER).glob("*.parquet"))]
-    if not parts:
-        return empty_results()
-    return pd.concat(parts, ignore_index=True).assign(folder=str(staging / SHARD_FOLDER))
-
-
-def is_staging_for(staging: Path, image: Mapping[str, Any]) -> bool:
-    """Whether an unfinished preparation lies there that was made with these image settings."""
     try:
-        return bool(json.loads((staging / IMAGE_FILE).read_text(encoding="utf-8")) == dict(image))
-    except (OSError, ValueError):
-        return False
+        places = list_files(layout.results, suffixes=(".parquet",))
+    except InputError:
+        return empty_results()  # interrupted before the first block was done
+    if not places:
+        return empty_results()
+    with ThreadPoolExecutor(THREADS) as pool:
+        tables = list(pool.map(_arrow_table, places))
+    known: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return known.assign(folder=layout.shards)
+
+
+def _arrow_table(place: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(read_bytes(place)), use_threads=False)
+
+
+def _read_table(place: str) -> pd.DataFrame:
+    table: pd.DataFrame = pd.read_parquet(io.BytesIO(read_bytes(place)))
+    return table
 
 
 def _is_intact(known: pd.DataFrame) -> pd.Series:
     """True where the row is a bad file, or its shard exists with the right size."""
-    sizes = {}
-    for folder, shard in known[["folder", "shard"]].drop_duplicates().itertuples(index=False):
-        if isinstance(shard, str) and shard:
-            sizes[folder, shard] = file_state(f"{folder}/{shard}")[0]
-    found = [sizes.get(place) for place in zip(known["folder"], known["shard"], strict=True)]
+    named = known[known["shard"].fillna("") != ""]
+    places = named[["folder", "shard"]].drop_duplicates()
+    pairs = list(places.itertuples(index=False, name=None))
+    states = file_states([join(str(folder), str(shard)) for folder, shard in pairs])
+    sizes = {pair: size for pair, (size, _) in zip(pairs, states, strict=True)}
+    found = [sizes.get(pair, -1) for pair in zip(known["folder"], known["shard"], strict=True)]
     good = pd.Series(found, index=known.index, dtype="float64") == known["size_bytes"].astype("float64")
     return good | (known["reason"].fillna("") != "")

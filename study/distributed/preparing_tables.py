@@ -1,87 +1,122 @@
-"""What has to be prepared and what is there already: tables and file dates only, no pixels, no Ray."""
+"""What has to be prepared: the manifest with a key for each file, and the settings; no pixels, no Ray."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from study.config import DataConfig
-from study.data.files import file_state
-from study.data.identity import hash_ids, load_or_make_key
-from study.data.labels import add_segments
+from study.data.files import file_states, join, list_files, shown, whole_file, why
+from study.data.identity import hash_ids
+from study.data.labels import add_segments, task_columns
 from study.data.manifest import MANIFEST_COLUMNS
 from study.data.prepare import PrepareSettings
 from study.distributed.preparing_manifest import manifest_for, needed_rows
+from study.errors import InputError
 
-PIXEL_VERSION: Final = 1  # goes up when the same file and settings give other pixels
+PIXEL_VERSION: Final = 2  # goes up when the same file and settings give other pixels
 MISSING_FILE: Final = "the file is missing"
+MISSING_MASK: Final = "the mask is missing"
 HEADER_TEXT: Final = ("laterality", "view", "manufacturer", "model", "photometric", "transfer_syntax", "image_kind")
 HEADER_NUMBERS: Final = ("rows", "cols", "bits_stored")
 HEADER_COLUMNS: Final = (*HEADER_TEXT, *HEADER_NUMBERS)
 PLACE_COLUMNS: Final = ("shard", "shard_row", "pixel_crc32")
 BOX_COLUMNS: Final = (
     *("box_left", "box_top", "box_right", "box_bottom", "scale_x", "scale_y", "pad_left", "pad_top"),
-    *("flipped", "is_cropped"),
+    *("flipped", "is_cropped", "frame_height", "frame_width"),
 )
 RESULT_COLUMNS: Final = ("file_key", *PLACE_COLUMNS, *HEADER_COLUMNS, *BOX_COLUMNS, "stage", "reason")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where a prepared dataset lies: the final folder, the one it is made in, and the key of its ids beside them."""
-
-    root: Path
-    staging: Path
-    key_path: Path
-
-
-def layout_of(data: DataConfig) -> Layout:
-    """Folders of ``data.prepared``; the key stays outside of the dataset, so that it is not copied along."""
-    root = Path(data.prepared).absolute()
-    return Layout(root=root, staging=Path(f"{root}.partial"), key_path=Path(f"{root}.key"))
+SHARD_COLUMNS: Final = ("shard_rows", "size_bytes", "crc32")
+_SETTINGS: Final = (
+    *("image_hw", "scaling", "width_multiple", "bits", "colour", "lut", "crop", "margin", "flip", "reduced"),
+)
 
 
 def image_settings(data: DataConfig) -> dict[str, Any]:
-    """All that the pixels of a file depend on besides the file."""
-    made = prepare_settings({"image_size": data.image_size, "crop": data.crop, "flip": data.flip})
-    return {
-        "image_size": made.image_size,
-        "crop": made.crop,
-        "margin": made.margin,
-        "flip": made.flip,
-        "version": PIXEL_VERSION,
-    }
+    """All that the pixels of a file depend on besides the file and its mask, as plain values."""
+    made = PrepareSettings(
+        image_hw=data.image_hw,
+        scaling=data.scaling,
+        width_multiple=data.width_multiple,
+        bits=data.bits,
+        colour=data.colour,
+        lut=data.lut,
+        crop=data.crop,
+        flip=data.flip,
+        reduced=data.reduced,
+    )
+    plain = {name: getattr(made, name) for name in _SETTINGS}
+    return plain | {"image_hw": list(made.image_hw), "masks": data.masks is not None, "version": PIXEL_VERSION}
 
 
 def prepare_settings(image: Mapping[str, Any]) -> PrepareSettings:
     """The settings of the image function from their plain values."""
-    options = {name: image[name] for name in ("image_size", "crop", "margin", "flip") if name in image}
-    return PrepareSettings(**options)
+    options = {name: image[name] for name in _SETTINGS}
+    height, width = image["image_hw"]
+    return PrepareSettings(**options | {"image_hw": (int(height), int(width))})
+
+
+def channels_of(image: Mapping[str, Any]) -> int:
+    """Channels of a stored image: 3 in colour, else 1."""
+    return 3 if image["colour"] == "rgb" else 1
+
+
+def image_bytes(image: Mapping[str, Any]) -> int:
+    """Bytes of one framed image."""
+    height, width = image["image_hw"]
+    return int(height) * int(width) * channels_of(image) * int(image["bits"]) // 8
 
 
 def keyed_manifest(data: DataConfig, key: bytes) -> pd.DataFrame:
-    """The manifest with column ``file_key``: a keyed hash of path, size and time of change (and side) of each file.
+    """The manifest with columns file_key, file_exists and mask.
+
+    ``file_key`` is a keyed hash of path, size and time of change, and of the side that the table names; with masks also
+    of the mask's place, size and time. ``mask`` is where the image's mask lies, empty where there is none.
 
     Raises:
-        InputError: as :func:`manifest_for`.
+        InputError: as :func:`manifest_for`, or a store does not answer.
     """
     manifest = manifest_for(data)
-    keys, exists = [], []
-    for path, side in zip(manifest["path"], manifest["laterality"].fillna(""), strict=True):
-        size, changed = file_state(str(path))
-        text = f"{path}\0{size}\0{changed}\0{side}".encode()
-        keys.append(hashlib.blake2b(text, key=key, digest_size=16).hexdigest())
-        exists.append(size >= 0)
-    return manifest.assign(file_key=keys, file_exists=exists)
+    paths = [whole_file(str(path)) for path in manifest["path"]]
+    masks = _mask_places(data, manifest)
+    try:
+        states, mask_states = file_states(paths), file_states([mask for mask in masks if mask])
+    except OSError as error:
+        raise InputError(
+            f"the dates of image files cannot be read ({why(error)})", "check network and credentials"
+        ) from None
+    of_mask = dict(zip((mask for mask in masks if mask), mask_states, strict=True))
+    keys = []
+    lines = zip(manifest["path"], states, manifest["laterality"].fillna(""), masks, strict=True)
+    for path, (size, changed), side, mask in lines:
+        text = f"{path}\0{size}\0{changed}\0{side}"
+        if data.masks is not None:
+            text += f"\0{mask}\0{of_mask.get(mask)}"
+        keys.append(hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest())
+    return manifest.assign(file_key=keys, file_exists=[size >= 0 for size, _ in states], mask=masks)
+
+
+def _mask_places(data: DataConfig, manifest: pd.DataFrame) -> list[str]:
+    """Of each image the place of its mask, ``<masks>/<source>/<image_id>.png`` or ``<masks>/<image_id>.png``."""
+    root = data.masks
+    if root is None:
+        return [""] * len(manifest)
+    try:
+        there = set(list_files(root, suffixes=(".png",)))
+    except InputError as error:
+        raise InputError(f"data.masks: no folder at {shown(root)}", "check data.masks") from error
+    places = []
+    for source, image_id in zip(manifest["source"], manifest["image_id"], strict=True):
+        options = (join(root, str(source), f"{image_id}.png"), join(root, f"{image_id}.png"))
+        places.append(next((place for place in options if place in there), ""))
+    return places
 
 
 def request_digest(data: DataConfig, manifest: pd.DataFrame, key: bytes) -> str:
     """Keyed hash of all that decides what the dataset will hold; an equal one means that nothing has changed."""
-    columns = sorted(set(manifest.columns) - {"path", "file_exists"})
+    columns = sorted(set(manifest.columns) - {"path", "file_exists", "mask"})
     rows = pd.util.hash_pandas_object(manifest[columns].astype("str"), index=False).to_numpy()
     settings = json.dumps(public_settings(data), sort_keys=True)
     return hashlib.blake2b(settings.encode() + rows.tobytes(), key=key, digest_size=16).hexdigest()
@@ -89,13 +124,12 @@ def request_digest(data: DataConfig, manifest: pd.DataFrame, key: bytes) -> str:
 
 def public_settings(data: DataConfig) -> dict[str, Any]:
     """The settings that are written into the dataset: nothing that names a file or a folder."""
-    labels, splits = data.labels, data.splits
     return {
         "image": image_settings(data),
         "sources": [{"kind": source.kind, "name": source.name} for source in data.sources],
-        "labels": {"task": labels.task, "birads_0": labels.birads_0, "birads_3": labels.birads_3},
+        "labels": data.labels.model_dump(mode="json"),
         "segments": list(data.segments),
-        "splits": {"val": splits.val.fraction, "test": splits.test.fraction, "seed": splits.seed},
+        "splits": data.splits.model_dump(mode="json"),
     }
 
 
@@ -114,9 +148,8 @@ def cleaned_manifest(manifest: pd.DataFrame, results: pd.DataFrame, *, data: Dat
         filled[column] = filled[column].fillna(by_file[column].astype("float64"))
     filled = hash_ids(add_segments(filled, list(data.segments)), key)
     wanted = [name for name in MANIFEST_COLUMNS if name != "path"]
-    task = data.labels.task
-    extra = [name for name in ("segment", "label", task, f"{task}_uncertainty", "split") if name in filled]
-    clean = filled[[*wanted, *extra, "file_key"]].copy()
+    extra = ("segment", "label", *task_columns(data.labels.tasks), "split")
+    clean = filled[[*wanted, *(name for name in extra if name in filled), "file_key"]].copy()
     is_good = needed_rows(manifest) & (by_file["shard"].fillna("") != "")
     clean["shard"] = by_file["shard"].where(is_good).astype("str")
     for column in ("shard_row", "pixel_crc32"):
@@ -126,15 +159,3 @@ def cleaned_manifest(manifest: pd.DataFrame, results: pd.DataFrame, *, data: Dat
     reason = by_file["reason"].where(needed_rows(manifest), "").fillna("")
     clean["drop_reason"] = clean["drop_reason"].mask(reason != "", "quarantine: " + reason)
     return clean.reset_index(drop=True)
-
-
-def key_of(layout: Layout, *, make: bool) -> bytes | None:
-    """The key of the hashes; ``None`` if there is none yet and none may be made.
-
-    Raises:
-        StudyError: the key file cannot be read or written.
-    """
-    if not make and not layout.key_path.is_file():
-        return None
-    layout.key_path.parent.mkdir(parents=True, exist_ok=True)
-    return load_or_make_key(layout.key_path)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -54,7 +53,7 @@ def batch_stream(
     Raises:
         InputError: a shard is missing or damaged; the message names it.
     """
-    dataset = open_dataset(Path(settings.root))
+    dataset = open_dataset(settings.root)
     indices_sb = plan.for_rank(rank, world_size, start_step)
     steps, local = indices_sb.shape
     if steps == 0:
@@ -78,7 +77,7 @@ def batch_stream(
 
 
 def _block_rows(dataset: PreparedDataset) -> int:
-    return int(np.clip(BLOCK_BYTES // dataset.image_size**2, 1, BLOCK_ROWS))
+    return int(np.clip(BLOCK_BYTES // dataset.image_bytes, 1, BLOCK_ROWS))
 
 
 def _tables(rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], *, block_rows: int) -> list[pa.Table]:
@@ -98,7 +97,7 @@ def _dataset(tables: list[pa.Table], settings: StreamSettings, dataset: Prepared
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    ahead = AHEAD_BLOCKS * _block_rows(dataset) * dataset.image_size**2
+    ahead = AHEAD_BLOCKS * _block_rows(dataset) * dataset.image_bytes
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=max(ahead, 2**26))
     # from_blocks keeps the blocks as they are; from_arrow starts a task of a whole CPU for each of them.
     return from_blocks(tables).map_batches(
@@ -126,7 +125,7 @@ def _load_rows(block: dict[str, npt.NDArray[np.int64]], settings: StreamSettings
 
 def _augmented(
     rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     dataset, augment = _loaded(settings)
     pixels_nhw = dataset.pixels(rows)
     images_nhw = np.empty_like(pixels_nhw)
@@ -139,12 +138,14 @@ def _augmented(
 def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
     """The dataset and the policy, kept open in the task's process."""
     tune_malloc()
-    dataset = open_dataset(Path(settings.root))
+    dataset = open_dataset(settings.root)
     if dataset.fingerprint != settings.fingerprint:
         raise InputError(
             f"{settings.root} was prepared again while it was in use", "resume the study with its own data"
         )
-    return dataset, make_augment(settings.policy, image_hw=(dataset.image_size, dataset.image_size))
+    return dataset, make_augment(
+        settings.policy, image_hw=dataset.image_hw, channels=dataset.channels, bits=dataset.bits
+    )
 
 
 def _to_batch(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> Batch:

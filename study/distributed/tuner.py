@@ -108,7 +108,7 @@ def prepare_if_needed(config: StudyConfig, *, observe: Observe, stop: threading.
 
 
 def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
-    fingerprint = open_dataset(Path(config.data.prepared)).fingerprint
+    fingerprint = open_dataset(config.data.prepared).fingerprint
     known = ledger.stage(DATASET)
     if known and known != fingerprint:
         raise InputError(

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_a_prefetching_thread_that_parks_after_the_stop_is_woken():
 
 def test_a_damaged_shard_is_named(cluster, tiny_dataset):
     """The run stops with the name of the shard, not with pixels that were not there."""
-    path = tiny_dataset.root / "shards" / "a.arrow"
+    path = Path(tiny_dataset.root) / "shards" / "a.arrow"
     path.write_bytes(path.read_bytes()[:-400] + bytes(400))
     with pytest.raises(InputError, match=r"a\.arrow"):
         list(batch_stream(plan_of(tiny_dataset, 4), settings_of(tiny_dataset), rank=0, world_size=1))

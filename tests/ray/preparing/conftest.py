@@ -12,15 +12,17 @@ from study.distributed import preparing
 from study.distributed.preparing import PrepareProgress, manifest_for
 
 SIZE = 64
-# read by every Python process below the one that is started with it: a file called killer is fatal
+# read by every Python process below the one that is started with it: a file called killer is fatal, a hungry one eats
 KILLER = """
 import os, pathlib, signal
-_read = pathlib.Path.read_bytes
-def read_bytes(self):
+_open = pathlib.Path.open
+def open_(self, *args, **options):
     if "killer" in self.name:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _read(self)
-pathlib.Path.read_bytes = read_bytes
+    if "hungry" in self.name:
+        bytearray(3 << 30)
+    return _open(self, *args, **options)
+pathlib.Path.open = open_
 """
 
 
@@ -130,8 +132,8 @@ def start_process(tmp_path):
 def _other_process(config, hook):
     """Prepare in blocks of four files in a process with a cluster of its own; it prints a line for each block."""
     code = (
-        "import sys; from study.config import DataConfig; from study.distributed import preparing;"
-        "preparing.BLOCK_FILES = 4;"
+        "import sys; from study.config import DataConfig; from study.distributed import preparing, preparing_run;"
+        "preparing_run.BLOCK_FILES = 4;"
         "tell = lambda p: print(p.stage.split()[0], p.done, flush=True) if p.stage.startswith('read') else None;"
         "made = preparing.prepare_dataset(DataConfig.model_validate_json(sys.argv[1]), progress=tell, workers=1);"
         "print('done', made.images, made.quarantined)"

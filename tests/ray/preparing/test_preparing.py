@@ -32,11 +32,11 @@ def test_dataset_holds_the_pixels_of_the_image_function(config, watch):
     assert summary.images == len(dataset) == len(kept) == steps.read > 0
     assert dataset.labels_n.tolist() == kept["label"].astype(int).tolist()
     assert dataset.segments_n.tolist() == kept["segment"].tolist()
-    assert len(dataset.manifest) + (manifest["drop_reason"] != "").sum() == len(read_manifest(Path(config.prepared)))
-    settings = PrepareSettings(image_size=SIZE)
+    assert len(dataset.manifest) + (manifest["drop_reason"] != "").sum() == len(read_manifest(config.prepared))
+    settings = PrepareSettings(image_hw=(SIZE, SIZE))
     for row, (path, side) in enumerate(zip(kept["path"], kept["laterality"], strict=True)):
         expected = prepare_image(read_image(path), laterality=side, settings=settings)
-        assert np.array_equal(dataset.pixels(np.array([row]))[0], expected.pixels)
+        assert np.array_equal(dataset.pixels(np.array([row]))[0], expected.framed())
         assert dataset.manifest.loc[row, "box_left"] == expected.box[0]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from study.data.shards import open_dataset, read_manifest
-from study.distributed import preparing
+from study.distributed import preparing, preparing_run
 from study.distributed.preparing import manifest_for, plan_preparation, prepare_dataset
 from study.errors import InputError, StudyError
 
@@ -25,7 +25,7 @@ def _inodes(config):
 
 def test_interrupted_preparation_goes_on(config, watch, monkeypatch):
     """After an interruption the finished blocks stay, no dataset appears, and the next run reads only the rest."""
-    monkeypatch.setattr(preparing, "BLOCK_FILES", 4)
+    monkeypatch.setattr(preparing_run, "BLOCK_FILES", 4)
     wanted = plan_preparation(config).images
     with pytest.raises(KeyboardInterrupt):
         prepare_dataset(config, progress=watch(stop_at=4), workers=1)
@@ -46,7 +46,9 @@ def test_half_of_a_block_is_not_trusted(config, is_other):
     staging = Path(f"{config.prepared}.partial")
     (staging / "shards").mkdir(parents=True)
     (staging / "shards" / "torn.arrow").write_bytes(b"ARROW1")
-    (staging / "image.json").write_text(json.dumps({"image_size": 8} if is_other else preparing.image_settings(config)))
+    image = preparing.image_settings(config)
+    work = {"image": image | {"image_hw": [8, 8]} if is_other else image, "encoding": "raw"}
+    (staging / "work.json").write_text(json.dumps(work))
     summary = prepare_dataset(config)
     assert summary.reused == 0
     assert "torn.arrow" not in _inodes(config)
@@ -156,12 +158,13 @@ def test_block_that_cannot_be_written_stops_the_job(config, monkeypatch):
     """A full or read-only disk ends the job with what to do, not with the reader's traceback."""
     open_staging = preparing.open_staging
 
-    def without_shards(layout, image):
-        open_staging(layout, image)
-        (layout.staging / "shards").rmdir()
+    def without_shards(layout, image, *, encoding):
+        open_staging(layout, image, encoding=encoding)
+        Path(layout.shards).rmdir()
+        Path(layout.shards).write_text("")
 
     monkeypatch.setattr(preparing, "open_staging", without_shards)
-    with pytest.raises(StudyError, match=r"a shard cannot be written \(No such file") as caught:
+    with pytest.raises(StudyError, match=r"a shard cannot be written \(File exists") as caught:
         prepare_dataset(config)
     assert "make room" in caught.value.fix
 

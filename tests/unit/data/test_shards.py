@@ -1,18 +1,16 @@
-"""Shards and prepared datasets: round trip, zero copy, damage, pickling."""
+"""Prepared datasets: rows in any order, frames, damage, pickling, and what is no dataset."""
 
 import json
 import pickle
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
-from pyarrow import ipc
 
 from study.data import shards
-from study.data.shards import ShardRecord, open_dataset, read_shard, write_shard
+from study.data.shards import open_dataset
+from study.data.shards_file import Content, write_shard
 from study.errors import InputError
 
 SIZE = 24
@@ -20,6 +18,10 @@ SIZE = 24
 
 def _images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
+
+
+def _contents(images):
+    return [Content(pixels=image) for image in images]
 
 
 def _manifest(counts):
@@ -50,13 +52,16 @@ def dataset(tmp_path):
     (folder / "shards").mkdir(parents=True)
     records = {}
     for seed, (name, count) in enumerate({"one.arrow": 5, "two.arrow": 3}.items()):
-        record = write_shard(folder / "shards" / name, _images(count, seed))
+        record = write_shard(folder / "shards" / name, _contents(_images(count, seed)))
         records[name] = [record.rows, record.size_bytes, record.crc32]
     _manifest({"one.arrow": 5, "two.arrow": 3}).to_parquet(folder / "manifest.parquet")
     about = {
-        "format": 1,
+        "format": shards.FORMAT,
         "classes": ["x", "y", "z"],
-        "image_size": SIZE,
+        "image_hw": [SIZE, SIZE],
+        "channels": 1,
+        "bits": 8,
+        "encoding": "raw",
         "settings": {},
         "counts": {},
         "fingerprint": "f0",
@@ -64,58 +69,6 @@ def dataset(tmp_path):
     }
     (folder / "dataset.json").write_text(json.dumps(about))
     return folder
-
-
-def test_round_trip(tmp_path):
-    """A shard gives back the pixels that were written, with one record batch and the size in its metadata."""
-    path = tmp_path / "a.arrow"
-    record = write_shard(path, _images(7))
-    assert record == ShardRecord(rows=7, size_bytes=path.stat().st_size, crc32=zlib.crc32(path.read_bytes()))
-    assert np.array_equal(read_shard(path, expected=record), _images(7))
-    with ipc.open_file(str(path)) as reader:
-        assert reader.num_record_batches == 1
-        assert reader.schema.field("pixels").type == pa.binary(SIZE * SIZE)
-        assert reader.schema.metadata == {b"height": b"24", b"width": b"24"}
-
-
-def test_written_from_a_view_that_is_not_contiguous(tmp_path):
-    """Pixels with strides are stored in row-major order."""
-    write_shard(tmp_path / "a.arrow", _images(4)[:, :, ::2])
-    assert np.array_equal(read_shard(tmp_path / "a.arrow"), _images(4)[:, :, ::2])
-
-
-def test_pixels_are_mapped_and_hold_no_file_handle(tmp_path):
-    """Opened shards lie outside the heap, are read-only, and need no open file handle."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    views = []
-    for number in range(20):
-        write_shard(tmp_path / f"{number}.arrow", _images(2, number))
-        views.append(read_shard(tmp_path / f"{number}.arrow"))
-    allocated = pa.total_allocated_bytes()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert allocated < 10_000
-    assert not views[0].flags.writeable
-    assert np.array_equal(views[19], _images(2, 19))
-
-
-def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    """A write that dies leaves neither the shard nor a temporary file."""
-
-    def fail(*_args, **_kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(shards, "describe_shard", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_shard(tmp_path / "a.arrow", _images(2))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("bad", [_images(2)[0], _images(2).astype(np.float32), _images(0)])
-def test_other_arrays_are_refused(tmp_path, bad):
-    """Anything but uint8 [N, H, W] is refused before a file is made."""
-    with pytest.raises(InputError, match="expected uint8"):
-        write_shard(tmp_path / "a.arrow", bad)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_in_any_order_over_shards(dataset):
@@ -196,23 +149,34 @@ def test_damaged_shard_is_named(dataset, damage, words):
     assert "study prepare" in caught.value.fix
 
 
-@pytest.mark.parametrize("damage", [_cut, lambda p: p.write_bytes(b"no arrow file"), lambda p: p.write_bytes(b"")])
-def test_damage_is_noticed_without_a_record_too(tmp_path, damage):
-    """A file that is no complete shard is refused even when nothing is known of it."""
-    write_shard(tmp_path / "a.arrow", _images(2))
-    damage(tmp_path / "a.arrow")
-    with pytest.raises(InputError, match=r"shard a\.arrow cannot be read"):
-        read_shard(tmp_path / "a.arrow")
-
-
-def test_shard_of_another_size_is_refused(dataset):
-    """A listed shard with images of another size is refused."""
-    record = write_shard(dataset / "shards" / "two.arrow", _images(3)[:, :8, :8])
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (_images(3)[:, :8].repeat(4, axis=1), r"images of up to \(32, 24\) px"),
+        (_images(3).astype(np.uint16), "16 bits"),
+        (np.stack([_images(3)] * 3, axis=-1), "3 channels"),
+        (_images(2), "holds 2 images, expected 3"),
+    ],
+)
+def test_shard_of_another_kind_is_refused(dataset, images, words):
+    """A listed shard with larger, deeper, coloured or fewer images is refused instead of being cut or misread."""
+    record = write_shard(dataset / "shards" / "two.arrow", _contents(images))
     about = json.loads((dataset / "dataset.json").read_text())
-    about["shards"]["two.arrow"] = [record.rows, record.size_bytes, record.crc32]
+    about["shards"]["two.arrow"] = [3, record.size_bytes, record.crc32]
     (dataset / "dataset.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match=r"two\.arrow holds images of \(8, 8\)"):
+    with pytest.raises(InputError, match=rf"two\.arrow .*{words}"):
         open_dataset(dataset).pixels(np.array([7]))
+
+
+def test_given_memory_is_filled(dataset):
+    """``out`` is filled and given back, so that a loop can keep its memory; an array that does not fit is refused."""
+    opened = open_dataset(dataset)
+    out = np.full((2, SIZE, SIZE), 9, dtype=np.uint8)
+    assert opened.pixels(np.array([6, 1]), out=out) is out
+    assert np.array_equal(out, opened.pixels(np.array([6, 1])))
+    for bad in (out[:1], out.astype(np.uint16), np.broadcast_to(out[0], out.shape), out[:, :, ::-1]):
+        with pytest.raises(InputError, match="expected a writable, contiguous uint8"):
+            opened.pixels(np.array([6, 1]), out=bad)
 
 
 def test_rows_that_do_not_exist_are_refused(dataset):
@@ -227,7 +191,7 @@ def test_rows_that_do_not_exist_are_refused(dataset):
     [
         (None, "is no prepared dataset"),
         ("{", "is damaged"),
-        ('{"format": 2}', "has format 2; expected 1"),
+        ('{"format": 1}', "has format 1; expected 2"),
         ("[]", "is damaged"),
     ],
 )
