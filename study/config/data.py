@@ -4,17 +4,100 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from study.config.fields import AsTuple, Distinct, Fraction, NotEmpty, Seed, Segment, Share, Text, Treatment
+from study.config.fields import (
+    AsTuple,
+    ClassName,
+    Count,
+    Distinct,
+    Fraction,
+    NotEmpty,
+    Seed,
+    Segment,
+    Share,
+    Slug,
+    SourceRules,
+    Task,
+    Text,
+    Treatment,
+)
+from study.config.names import class_names
 from study.config.record import Section
 from study.config.sources import Source
 
 
-class LabelsConfig(Section):
-    """The task, and what becomes of BI-RADS 0 (incomplete) and 3 (probably benign)."""
+class OriginsConfig(Section):
+    """How doubtful a label is by its origin: its weight is 1 minus this. ``flipped`` null: as before it was flipped."""
 
-    task: Literal["birads3"] = "birads3"
+    reader: Share = 0.0
+    biopsy: Share = 0.0
+    synthetic: Share = 0.5
+    flipped: Share | None = None
+
+
+class FlipConfig(Section):
+    """Share of each task's training labels that become another class, to study label noise."""
+
+    birads3: Share = 0.0
+    birads: Share = 0.0
+    acr: Share = 0.0
+    binary: Share = 0.0
+    density: Share = 0.0
+    view: Share = 0.0
+    classes: Share = 0.0
+
+
+class LeaveOutConfig(Section):
+    """Share of training labels that are left out, to study missing ones; a task without its own has that of ``all``."""
+
+    all: Share = 0.0
+    birads3: Share | None = None
+    birads: Share | None = None
+    acr: Share | None = None
+    binary: Share | None = None
+    density: Share | None = None
+    view: Share | None = None
+    classes: Share | None = None
+
+
+class SynthesiseConfig(Section):
+    """Task from whose labels those of another are made where training images have none."""
+
+    binary: Literal["acr", "birads", "birads3"] | None = None
+
+
+class LabelsConfig(Section):
+    """The task that decides, further ones beside it, what their labels are made of, and what is done to them.
+
+    ``leave_out``, ``flip`` and ``synthesise`` change training labels alone, after the split.
+    """
+
+    task: Task = "birads3"
+    auxiliary: Annotated[tuple[Task, ...], AsTuple, Distinct] = ()
+    classes: Annotated[tuple[ClassName, ...], AsTuple, Distinct] = ()
     birads_0: Treatment = "drop"
     birads_3: Treatment = "drop"
+    birads_sub: bool = False
+    binary_truth: Literal["biopsy", "acr"] = "biopsy"
+    other_views: Literal["drop", "CC"] = "drop"
+    uncertainty: OriginsConfig = Field(default_factory=OriginsConfig)
+    leave_out: LeaveOutConfig = Field(default_factory=LeaveOutConfig)
+    flip: FlipConfig = Field(default_factory=FlipConfig)
+    synthesise: SynthesiseConfig = Field(default_factory=SynthesiseConfig)
+    seed: Seed = 0
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The task that decides, then the others."""
+        return (self.task, *self.auxiliary)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the task that decides, in order of grade."""
+        return self.class_names_of(self.task)
+
+    def class_names_of(self, task: Task) -> tuple[str, ...]:
+        """Classes of a task, in order of grade."""
+        return class_names(task, classes=self.classes, sub_grades=self.birads_sub)
 
 
 class SplitConfig(Section):
@@ -24,10 +107,20 @@ class SplitConfig(Section):
 
 
 class SplitsConfig(Section):
-    """Patients of ``val`` steer the search, those of ``test`` are for confirm and evaluate alone; the rest train."""
+    """Patients of ``val`` steer the search, those of ``test`` are for confirm and evaluate alone; the rest train.
 
+    ``scheme`` says what decides; ``folds`` and ``fold`` (from 1), ``held_out`` and ``by_source`` belong to the schemes
+    of those names. ``unit`` breast lets the breasts of a patient part.
+    """
+
+    scheme: Literal["fractions", "official", "ordinal", "by_source", "folds", "leave_one_source_out"] = "fractions"
+    unit: Literal["patient", "breast"] = "patient"
     val: SplitConfig = Field(default_factory=SplitConfig)
     test: SplitConfig = Field(default_factory=SplitConfig)
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    fold: Count | None = None
+    held_out: Slug | None = None
+    by_source: SourceRules | None = None
     seed: Seed = 0
 
 

@@ -88,7 +88,7 @@ def _faults_of(error: Mapping[str, Any], raw: Any) -> Iterator[Fault]:
     context = error.get("ctx", {})
     if error["type"] == "rules":
         return
-    if error["type"] == "space":
+    if error["type"] == "inside":
         for below, message in context["faults"]:
             yield Fault(join(path, below) if below else path, message)
         return

@@ -1,14 +1,17 @@
 """Kinds of values in the study file: bounds and forms that several fields share, with what was expected in words."""
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from study.config.names import SEGMENT_COLUMNS
+from study.config.names import SEGMENT_COLUMNS, SPLITS
 from study.space import SearchSpace, check_space
 from study.space.spelling import hint, show
+
+SOURCE_RULES: Final = (*SPLITS, "official")
 
 
 def expected(text: str) -> PydanticCustomError:
@@ -19,6 +22,11 @@ def expected(text: str) -> PydanticCustomError:
 def said(text: str) -> PydanticCustomError:
     """A fault of one field whose whole message is ``text``."""
     return PydanticCustomError("said", "{text}", {"text": text})
+
+
+def inside(faults: Sequence[tuple[str, str]]) -> PydanticCustomError:
+    """Faults, as pairs of path and message, inside a value that checks itself."""
+    return PydanticCustomError("inside", "{faults}", {"faults": list(faults)})
 
 
 def _as_slug(text: str) -> str:
@@ -79,8 +87,43 @@ def _as_space(value: object) -> SearchSpace:
         return value
     space, faults = check_space(value)
     if faults:
-        raise PydanticCustomError("space", "{faults}", {"faults": [(fault.path, fault.message) for fault in faults]})
+        raise inside([(fault.path, fault.message) for fault in faults])
     return space
+
+
+def _as_class_name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_-])?", text):
+        return text
+    raise expected("1 to 64 letters, digits, blanks, '.', '-' or '_', the first a letter or digit")
+
+
+def _as_source_rules(value: object) -> dict[str, Any]:
+    """What becomes of each source: a split, ``official``, or shares of its patients."""
+    if not isinstance(value, Mapping):
+        raise expected("a mapping of source names to train, val, test, official, or shares of the three")
+    faults = [fault for name, rule in value.items() for fault in _rule_faults(str(name), rule)]
+    if faults:
+        raise inside(faults)
+    return {name: dict(rule) if isinstance(rule, Mapping) else rule for name, rule in value.items()}
+
+
+def _rule_faults(name: str, rule: object) -> list[tuple[str, str]]:
+    if not isinstance(rule, Mapping):
+        if rule in SOURCE_RULES:
+            return []
+        wanted = f"{', '.join(SOURCE_RULES)}, or shares of the patients"
+        return [(name, f"{show(rule)}: expected one of {wanted}{hint(str(rule), SOURCE_RULES)}")]
+    faults = []
+    for split, share in rule.items():
+        if split not in SPLITS:
+            near = hint(str(split), SPLITS) or f"; expected one of {', '.join(SPLITS)}"
+            faults.append((f"{name}.{split}", f"unknown key{near}"))
+        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            faults.append((f"{name}.{split}", f"{show(share)}: expected a number from 0 to 1"))
+    if not faults and abs(sum(rule.values()) - 1) > 1e-6:
+        found = ", ".join(f"{split} {share:g}" for split, share in rule.items()) or "no shares"
+        faults.append((name, f"{found} make {sum(rule.values()):g}: expected 1 together"))
+    return faults
 
 
 Slug = Annotated[str, AfterValidator(_as_slug)]
@@ -94,6 +137,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 ClassWeights = Literal["none", "balanced", "inv_sum1", "inv_meanK", "sqrt_inv"]
 Treatment = Literal["drop", "normal", "benign", "malignant"]
+Task = Literal["birads3", "birads", "acr", "binary", "density", "view", "classes"]
+ClassName = Annotated[str, AfterValidator(_as_class_name)]
+SourceRules = Annotated[dict[str, Any], PlainValidator(_as_source_rules)]
 Space = Annotated[SearchSpace, PlainValidator(_as_space), PlainSerializer(SearchSpace.to_raw)]
 ShortSlug = Annotated[str, AfterValidator(_as_short_slug)]
 Segment = Annotated[str, AfterValidator(_as_segment)]

@@ -3,6 +3,7 @@
 Mirrored here as literals, because the tables themselves live in rooms that import torch; a test holds both equal.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 DEFAULT_METRIC: Final = "val/auroc_macro"
@@ -28,13 +29,33 @@ METRIC_MODE: Final[dict[str, Mode]] = {
     "pooled_minus_local_auroc": "min",
 }
 SEGMENT_SUMMARIES: Final = ("segment_gap_auroc", "pooled_minus_local_auroc")
-CLASS_NAMES: Final[dict[str, tuple[str, ...]]] = {"birads3": ("normal", "benign", "malignant")}
+CLASS_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "birads3": ("normal", "benign", "malignant"),
+    "birads": ("birads_1", "birads_2", "birads_3", "birads_4", "birads_5", "birads_6"),
+    "acr": ("acr_1", "acr_2", "acr_3", "acr_4", "acr_5", "acr_6"),
+    "binary": ("benign", "malignant"),
+    "density": ("A", "B", "C", "D"),
+    "view": ("CC", "MLO"),
+    "classes": (),  # the file names them
+}
+SUB_GRADES: Final = (*CLASS_NAMES["birads"][:3], "birads_4a", "birads_4b", "birads_4c", *CLASS_NAMES["birads"][4:])
+SPLITS: Final = ("train", "val", "test")
 SEGMENT_COLUMNS: Final = ("source", "manufacturer", "model", "view", "laterality", "density", "image_kind")
 LATER: Final[dict[str, tuple[str, ...]]] = {
     "search.algorithm": ("grid", "gp", "nsga2"),
     "search.pruner.name": ("median", "percentile", "hyperband", "asha", "patient", "threshold", "wilcoxon"),
 }
 NOW: Final = {"search.algorithm": "tpe or random", "search.pruner.name": "none or successive_halving"}
+
+
+def class_names(task: str, *, classes: Sequence[str] = (), sub_grades: bool = False) -> tuple[str, ...]:
+    """Names of a task's classes in order of grade; empty for an unknown task.
+
+    ``classes`` are those of the task ``classes``; ``sub_grades`` parts BI-RADS 4 into 4a, 4b and 4c.
+    """
+    if task == "classes":
+        return tuple(classes)
+    return SUB_GRADES if task == "birads" and sub_grades else CLASS_NAMES.get(task, ())
 
 
 def mode_of(metric: str) -> Mode:

@@ -5,72 +5,33 @@ fault in one place still gets every other fault reported.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from study.config.names import CLASS_NAMES, METRIC_MODE, SEGMENT_SUMMARIES, mode_of
+from study.config.data_rules import classes_of, data_advice, data_faults
+from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
+from study.config.pixels import pixel_faults
+from study.config.view import View
 from study.space import Fault
 from study.space.spelling import hint, nearest, show
 
+__all__ = ["View", "advice", "metric_faults", "rule_faults"]
+
 SHARES: Final = ("normal", "benign", "malignant")
 BALANCING: Final = ("label", "source_label", "periodic")
-
-
-class View:
-    """Values by dotted path; ``overlay`` replaces values (a searched parameter, for example)."""
-
-    def __init__(
-        self, tree: Mapping[str, Any], broken: Collection[str] = (), *, overlay: Mapping[str, Any] | None = None
-    ) -> None:
-        self._tree = tree
-        self._broken = broken
-        self._overlay = dict(overlay or {})
-
-    def get(self, path: str) -> Any:
-        """The value; None where it is absent, null, or faulty itself or as a whole."""
-        if path in self._overlay:
-            return self._overlay[path]
-        if any(path == bad or path.startswith(f"{bad}.") for bad in self._broken):
-            return None
-        value: Any = self._tree
-        for key in path.split("."):
-            if isinstance(value, Mapping):
-                value = value.get(key)
-            elif isinstance(value, list | tuple) and key.isdecimal() and int(key) < len(value):
-                value = value[int(key)]
-            else:
-                return None
-        return value
-
-    def number(self, path: str) -> Any:
-        """The value when it is a number; None otherwise."""
-        value = self.get(path)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    def words(self, path: str) -> list[str] | None:
-        """The value when it is a list of text without faults; None otherwise."""
-        values = self.get(path)
-        whole = isinstance(values, list | tuple) and not any(bad.startswith(f"{path}.") for bad in self._broken)
-        return [str(value) for value in values] if whole else None
-
-    def items(self, path: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """The mappings of a list with their paths; empty when the list is faulty."""
-        values = self.get(path)
-        if not isinstance(values, list | tuple):
-            return []
-        return [(f"{path}.{i}", value) for i, value in enumerate(values) if isinstance(value, Mapping)]
-
-    def replaced(self, values: Mapping[str, Any]) -> "View":
-        """The same view with other values at some paths."""
-        return View(self._tree, self._broken, overlay={**self._overlay, **values})
 
 
 def rule_faults(view: View) -> list[Fault]:
     """All faults that show only when several fields are read together."""
     return list(
         chain(
-            _source_faults(view), _phantom_faults(view), _split_faults(view), _budget_faults(view), metric_faults(view)
+            _source_faults(view),
+            _phantom_faults(view),
+            data_faults(view),
+            pixel_faults(view),
+            _budget_faults(view),
+            metric_faults(view),
         )
     )
 
@@ -99,14 +60,6 @@ def _phantom_faults(view: View) -> Iterator[Fault]:
         needed, patients = sum(share > 0 for share in shares.values()), view.number(f"{path}.patients")
         if patients is not None and patients < needed:
             yield Fault(f"{path}.patients", f"{patients}: expected at least {needed}, one for each class with a share")
-
-
-def _split_faults(view: View) -> Iterator[Fault]:
-    val, test = view.number("data.splits.val.fraction"), view.number("data.splits.test.fraction")
-    if val is not None and test is not None and val + test > 1 - 1e-9:
-        yield Fault(
-            "data.splits", f"val {val:g} and test {test:g} leave no patients to train; expected less than 1 together"
-        )
 
 
 def _budget_faults(view: View) -> Iterator[Fault]:
@@ -145,8 +98,11 @@ def metric_faults(view: View) -> Iterator[Fault]:
 
 
 def _metric_message(metric: str, view: View) -> str | None:
-    classes = CLASS_NAMES.get(view.get("data.labels.task") or "birads3", ())
-    local = [*(name for name in METRIC_MODE if name not in SEGMENT_SUMMARIES), *(f"auroc_{name}" for name in classes)]
+    classes = classes_of(view)
+    if classes is None and metric.rpartition("/")[2].startswith("auroc_"):
+        return None  # which classes there are is unknown, and told elsewhere
+    own = (f"auroc_{name}" for name in classes or ())
+    local = [*(name for name in METRIC_MODE if name not in SEGMENT_SUMMARIES), *own]
     known = [*(f"val/{name}" for name in (*local, *SEGMENT_SUMMARIES))]
     if metric in known:
         return None
@@ -201,7 +157,7 @@ def advice(view: View) -> list[str]:
     unused = [path for path, default in steps if view.get(path) not in (None, default)]
     if unused and "step" not in _possible("optim.schedule", view):
         found.append(f"{' and '.join(unused)} have no effect without optim.schedule: step")
-    return found
+    return [*found, *data_advice(view)]
 
 
 def _possible(path: str, view: View) -> list[Any]:

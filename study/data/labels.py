@@ -1,79 +1,128 @@
-"""From source truth to class index: which assessment means which class, and which rows have none."""
+"""Labels of all tasks: from what a source states to class index, uncertainty and origin of every image.
+
+Each task has three columns: its class index (``label_column``: ``<task>``, or ``<task>_label`` where the source has a
+column of that name), ``<task>_uncertainty`` and ``<task>_origin``. ``label`` is that of the task that decides.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from study.data.manifest import CLASSES3
+from study.data.experiments import flip, leave_out, made_from, synthesise
+from study.data.manifest import MANIFEST_COLUMNS, usable_rows
+from study.data.tasks import LabelSettings, class_names, near, truth_of
+from study.data.uncertainty import uncertainty_of
 from study.errors import InputError
 
-Policy = Literal["drop", "normal", "benign", "malignant"]
-POLICIES: Final = ("drop", *CLASSES3)
+__all__ = [
+    "LabelSettings",
+    "add_labels",
+    "add_segments",
+    "apply_labels",
+    "change_training_labels",
+    "class_names",
+    "finish_labels",
+    "label_column",
+    "task_columns",
+]
+
 UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
-NOT_EXCLUDED: Final = ""
+NO_SPLIT: Final = ""
+LEFT_OUT: Final = "the label was left out"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelPolicy:
-    """Meaning of each BI-RADS assessment for one task; ``drop`` where it has none.
-
-    ``classes`` are in order of grade; ``meanings`` maps 0 to 6 to a class or to ``drop``.
-    """
-
-    classes: tuple[str, ...]
-    meanings: Mapping[int, str]
+def label_column(task: str) -> str:
+    """Column of a task's class index; a source's own column of that name (density, view, birads) stays as it is."""
+    return f"{task}_label" if task in MANIFEST_COLUMNS else task
 
 
-TASKS: Final[Mapping[str, LabelPolicy]] = {
-    "birads3": LabelPolicy(
-        classes=CLASSES3,
-        meanings={0: "drop", 1: "normal", 2: "benign", 3: "drop", 4: "malignant", 5: "malignant", 6: "malignant"},
-    ),
-}
+def task_columns(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The columns that the tasks add to the manifest: class index, uncertainty and origin of each."""
+    return tuple(column for task in tasks for column in (label_column(task), f"{task}_uncertainty", f"{task}_origin"))
 
 
-def class_names(task: str = "birads3") -> tuple[str, ...]:
-    """Names of a task's classes, in order of grade.
+def apply_labels(manifest: pd.DataFrame, settings: LabelSettings | None = None) -> pd.DataFrame:
+    """All label columns for a manifest that is not split: nothing left out, flipped or synthesised.
 
     Raises:
-        InputError: an unknown task.
+        InputError: see :func:`add_labels`.
     """
-    return _policy(task).classes
+    settings = settings or LabelSettings()
+    return finish_labels(add_labels(manifest, settings), settings)
 
 
-def apply_labels(
-    manifest: pd.DataFrame, *, task: str = "birads3", birads_0: Policy = "drop", birads_3: Policy = "drop"
-) -> pd.DataFrame:
-    """Add ``label`` (Int64 class index, <NA> where dropped) and a ``drop_reason`` for each row without one.
+def add_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
+    """Add what the sources state: ``label`` and each task's columns; drop images that the deciding task refuses.
 
-    A row's own class (``label3``: pathology, or a reader's word) wins over its assessment. BI-RADS 0 (incomplete) and 3
-    (probably benign) follow the two policies; all others the task's table. A reason the source gave stays.
+    A reason that the source gave stays. An image without any label is kept here, for it may be synthesised yet.
 
     Raises:
-        InputError: an unknown task or policy, or an assessment outside 0 .. 6.
+        InputError: an unknown task or setting, an assessment outside 0 to 6, or a class that the settings do not name.
     """
-    table = _policy(task)
-    for key, value in (("birads_0", birads_0), ("birads_3", birads_3)):
-        if value not in POLICIES:
-            raise InputError(f"labels.{key} is {value!r}; expected {', '.join(POLICIES)}{_near(value, POLICIES)}")
-    meanings = {**table.meanings, 0: birads_0, 3: birads_3}
-    unknown = manifest["birads"].dropna()[lambda grades: ~grades.isin(list(meanings))]
-    if len(unknown):
-        raise InputError(f"{len(unknown)} rows have a BI-RADS assessment outside 0 to 6, such as {unknown.iloc[0]:g}")
-    assessed = manifest["birads"].map({float(grade): meaning for grade, meaning in meanings.items()}).astype("str")
-    meaning = manifest["label3"].fillna(assessed)
-    reason = manifest["drop_reason"].fillna(NOT_EXCLUDED).astype("str")
-    grade_text = manifest["birads"].map(lambda grade: f"BI-RADS {grade:g} is dropped", na_action="ignore").astype("str")
-    reason = reason.mask((reason == NOT_EXCLUDED) & meaning.isna(), "no label")
-    reason = reason.mask((reason == NOT_EXCLUDED) & (meaning == "drop"), grade_text)
-    indices = {name: index for index, name in enumerate(table.classes)}
-    label = meaning.map(indices).astype("Int64").mask(reason != NOT_EXCLUDED)
-    return manifest.assign(label=label, drop_reason=reason)
+    truths = {task: truth_of(task, manifest, settings) for task in settings.tasks}
+    reason = manifest["drop_reason"].fillna("").astype("str")
+    labelled = manifest.assign(drop_reason=reason.mask(reason == "", truths[settings.task].dropped))
+    is_kept = usable_rows(labelled)
+    for task, truth in truths.items():
+        indices = {name: index for index, name in enumerate(_classes(task, settings))}
+        label = truth.name.map(indices).astype("Int64").where(is_kept)
+        labelled[label_column(task)] = label
+        labelled[f"{task}_origin"] = truth.origin.where(label.notna(), "missing")
+        labelled[f"{task}_uncertainty"] = uncertainty_of(labelled[f"{task}_origin"], settings.uncertainty)
+    return labelled.assign(label=labelled[label_column(settings.task)])
+
+
+def change_training_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
+    """The experiments of paper multitask (3.3.3 and 3.3.5), on training images: leave out, then synthesise, then flip.
+
+    What a label was before is not kept. Neither row order nor the other fractions matter for which images are chosen.
+    """
+    changed = manifest.copy()
+    training = usable_rows(manifest) & (manifest["split"] == "train")
+    for task in settings.tasks:
+        fraction = settings.leave_out.get(task, settings.leave_out.get("all", 0.0))
+        leave_out(changed, task, column=label_column(task), among=training, fraction=fraction, seed=settings.seed)
+    for task, other in settings.synthesise.items():
+        made = made_from(task, other, _names_of(other, changed, settings))
+        synthesise(changed, task, column=label_column(task), among=training, made=made)
+    for task in settings.tasks:
+        column = label_column(task)
+        changed[f"{task}_uncertainty"] = uncertainty_of(changed[f"{task}_origin"], settings.uncertainty)
+        count, fraction = len(_classes(task, settings)), settings.flip.get(task, 0.0)
+        flipped = flip(
+            changed, task, column=column, among=training, fraction=fraction, num_classes=count, seed=settings.seed
+        )
+        if "flipped" in settings.uncertainty:
+            changed.loc[flipped, f"{task}_uncertainty"] = settings.uncertainty["flipped"]
+    return changed.assign(label=changed[label_column(settings.task)])
+
+
+def finish_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
+    """Drop images that have no label of any task, with a reason; an image that lacks only some is kept."""
+    has_none = manifest[[label_column(task) for task in settings.tasks]].isna().all(axis=1)
+    is_dropped = usable_rows(manifest) & has_none
+    was_left_out = manifest[f"{settings.task}_origin"] == "left_out"
+    reason = pd.Series(settings.unknown, index=manifest.index, dtype="str").mask(was_left_out, LEFT_OUT)
+    finished = manifest.assign(drop_reason=manifest["drop_reason"].mask(is_dropped, reason))
+    if "split" in finished:
+        is_used = usable_rows(finished).groupby(finished["patient_id"]).transform("any")
+        finished["split"] = finished["split"].where(is_used, NO_SPLIT)
+    return finished
+
+
+def _classes(task: str, settings: LabelSettings) -> tuple[str, ...]:
+    return class_names(task, classes=settings.classes, sub_grades=settings.birads_sub)
+
+
+def _names_of(task: str, manifest: pd.DataFrame, settings: LabelSettings) -> pd.Series:
+    """Classes of a task by name: as they stand in the manifest, or from the sources when it is no task of the file."""
+    if task not in settings.tasks:
+        return truth_of(task, manifest, settings).name
+    names: Mapping[int, str] = dict(enumerate(_classes(task, settings)))
+    return manifest[label_column(task)].map(names, na_action="ignore").astype("str")
 
 
 def add_segments(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -88,7 +137,7 @@ def add_segments(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame
     for column in columns:
         if column not in manifest:
             known = [str(name) for name in manifest.columns]
-            raise InputError(f"segments name a column {column!r} that is not there{_near(column, known)}")
+            raise InputError(f"segments name a column {column!r} that is not there{near(column, known)}")
     if not columns:
         return manifest.assign(segment=pd.Series("all", index=manifest.index, dtype="str"))
     parts = [[_safe(value) for value in manifest[column]] for column in columns]
@@ -101,14 +150,3 @@ def _safe(value: object) -> str:
         return "unknown"
     text = f"{value:g}" if isinstance(value, float) else str(value).strip()
     return UNSAFE.sub("_", text) or "unknown"
-
-
-def _policy(task: str) -> LabelPolicy:
-    if task not in TASKS:
-        raise InputError(f"labels.task is {task!r}; expected {', '.join(TASKS)}{_near(task, list(TASKS))}")
-    return TASKS[task]
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(str(word), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -3,18 +3,18 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from study.config import DataConfig, PhantomSource, Source
-from study.data.labels import add_segments, apply_labels
+from study.data.labels import LabelSettings, add_labels, add_segments, change_training_labels, finish_labels
 from study.data.manifest import usable_rows
 from study.data.phantom import PhantomSettings, phantom_manifest
 from study.data.sources import read_source
-from study.data.splits import check_no_leak, split_patients
+from study.data.splits import SplitSettings, split_manifest
 
 
 def phantom_sources(data: DataConfig) -> list[tuple[Path, PhantomSettings]]:
@@ -42,8 +42,16 @@ def _plain(record: Any) -> dict[str, Any]:
     return dict(record) if isinstance(record, Mapping) else dict(record.model_dump())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranged:
+    """The manifest of all sources with labels, segments and splits, and what to tell the user of them."""
+
+    manifest: pd.DataFrame
+    notes: tuple[str, ...]
+
+
 def manifest_for(data: DataConfig) -> pd.DataFrame:
-    """Read the tables of all sources and give every image its label, segment and split; no pixels are touched.
+    """Read the tables of all sources and give every image its labels, segment and split; no pixels are touched.
 
     Returns:
         The manifest of all sources in the order of the study file, with original ids and paths: for checks, never for
@@ -52,7 +60,16 @@ def manifest_for(data: DataConfig) -> pd.DataFrame:
     Raises:
         InputError: a source cannot be read, or the patients cannot be split.
     """
-    return arrange(data, [read_table(data, source) for source in data.sources])
+    return arranged_for(data).manifest
+
+
+def arranged_for(data: DataConfig) -> Arranged:
+    """Like :func:`manifest_for`, with notes on the split.
+
+    Raises:
+        InputError: see :func:`manifest_for`.
+    """
+    return arranged(data, [read_table(data, source) for source in data.sources])
 
 
 def read_table(data: DataConfig, source: Source) -> pd.DataFrame:
@@ -69,25 +86,57 @@ def read_table(data: DataConfig, source: Source) -> pd.DataFrame:
 
 
 def arrange(data: DataConfig, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join the sources' manifests; every image gets label, segment and split.
+    """Join the sources' manifests; every image gets labels, segment and split.
 
     Raises:
-        InputError: there are too few patients for the splits, or a patient would be on two sides.
+        InputError: see :func:`arranged`.
     """
-    labels = data.labels
-    manifest = pd.concat(tables, ignore_index=True)
-    manifest = apply_labels(manifest, task=labels.task, birads_0=labels.birads_0, birads_3=labels.birads_3)
+    return arranged(data, tables).manifest
+
+
+def arranged(data: DataConfig, tables: Sequence[pd.DataFrame]) -> Arranged:
+    """Join the sources' manifests: labels as the sources state them, segments, splits, then changes of training labels.
+
+    Raises:
+        InputError: a label or official split that is not known, too few patients for the splits, an empty split, or
+            a patient that would be on two sides.
+    """
+    labels = label_settings(data)
+    manifest = add_labels(pd.concat(tables, ignore_index=True), labels)
     manifest = add_segments(manifest, list(data.segments))
-    manifest = split_patients(
-        manifest,
-        val_fraction=data.splits.val.fraction,
-        test_fraction=data.splits.test.fraction,
-        seed=data.splits.seed,
+    result = split_manifest(manifest, split_settings(data))
+    manifest = finish_labels(change_training_labels(result.manifest, labels), labels)
+    return Arranged(manifest=manifest, notes=result.notes)
+
+
+def label_settings(data: DataConfig) -> LabelSettings:
+    """The study file's ``data.labels`` as the data room knows them."""
+    values: dict[str, Any] = data.labels.model_dump()
+    given: dict[str, Any] = {key: _given(values.pop(key)) for key in ("uncertainty", "leave_out", "flip", "synthesise")}
+    return LabelSettings(**values, **given)
+
+
+def split_settings(data: DataConfig) -> SplitSettings:
+    """The study file's ``data.splits`` as the data room knows them, with the kinds of the sources."""
+    splits = data.splits
+    return SplitSettings(
+        scheme=splits.scheme,
+        unit=splits.unit,
+        val_fraction=splits.val.fraction,
+        test_fraction=splits.test.fraction,
+        folds=splits.folds or 1,
+        fold=splits.fold or 1,
+        held_out=splits.held_out or "",
+        by_source=splits.by_source or {},
+        seed=splits.seed,
+        kinds={source.name: source.kind for source in data.sources},
     )
-    check_no_leak(manifest)
-    return manifest
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def needed_rows(manifest: pd.DataFrame) -> pd.Series:
-    """True for rows whose pixels are wanted: labelled and not dropped."""
-    return usable_rows(manifest) & manifest["label"].notna()
+    """True for rows whose pixels are wanted: not dropped, so with a label of at least one task."""
+    return usable_rows(manifest)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from study.config import (
-    CLASS_NAMES,
     Fault,
     PhantomSource,
     StudyConfig,
@@ -215,11 +214,6 @@ def test_warning_of_unused_steps(write: Write) -> None:
     config = load_config(write(f"{SMALLEST}optim: {{step_epochs: 3}}\n"))
     assert config_warnings(config) == ["optim.step_epochs have no effect without optim.schedule: step"]
     assert config_warnings(load_config(write(f"{SMALLEST}optim: {{step_epochs: 3, schedule: step}}\n"))) == []
-
-
-def test_class_names() -> None:
-    """The classes of the one task are others than the three of the study file's policies."""
-    assert CLASS_NAMES == {"birads3": ("normal", "benign", "malignant")}
 
 
 def test_import_is_light() -> None:

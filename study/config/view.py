@@ -1,0 +1,57 @@
+"""What rules read: the file's plain values by dotted path, without the places that are faulty on their own."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+class View:
+    """Values by dotted path; ``overlay`` replaces values (a searched parameter, for example)."""
+
+    def __init__(
+        self, tree: Mapping[str, Any], broken: Collection[str] = (), *, overlay: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tree = tree
+        self._broken = broken
+        self._overlay = dict(overlay or {})
+
+    def get(self, path: str) -> Any:
+        """The value; None where it is absent, null, or faulty itself or as a whole."""
+        if path in self._overlay:
+            return self._overlay[path]
+        if self.is_broken(path):
+            return None
+        value: Any = self._tree
+        for key in path.split("."):
+            if isinstance(value, Mapping):
+                value = value.get(key)
+            elif isinstance(value, list | tuple) and key.isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                return None
+        return value
+
+    def is_broken(self, path: str) -> bool:
+        """Whether the value is faulty itself or as a whole."""
+        return any(path == bad or path.startswith(f"{bad}.") for bad in self._broken)
+
+    def number(self, path: str) -> Any:
+        """The value when it is a number; None otherwise."""
+        value = self.get(path)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def words(self, path: str) -> list[str] | None:
+        """The value when it is a list of text without faults; None otherwise."""
+        values = self.get(path)
+        whole = isinstance(values, list | tuple) and not any(bad.startswith(f"{path}.") for bad in self._broken)
+        return [str(value) for value in values] if whole else None
+
+    def items(self, path: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """The mappings of a list with their paths; empty when the list is faulty."""
+        values = self.get(path)
+        if not isinstance(values, list | tuple):
+            return []
+        return [(f"{path}.{i}", value) for i, value in enumerate(values) if isinstance(value, Mapping)]
+
+    def replaced(self, values: Mapping[str, Any]) -> "View":
+        """The same view with other values at some paths."""
+        return View(self._tree, self._broken, overlay={**self._overlay, **values})
