@@ -47,7 +47,8 @@ class TrainState:
     ``model`` and ``optimiser`` are state dicts (the latter of any ``torch.optim`` optimiser), ``scaler`` that of a
     GradScaler or empty. ``step`` is the next global step to run, ``epoch`` the number of finished epochs, ``partial``
     the running sums of the unfinished epoch. ``best_value`` is the study's metric at ``best_epoch`` (0: none yet).
-    ``identity`` is the digest of the configuration and data that the run was trained with.
+    ``identity`` is the digest of the configuration and data that the run was trained with. ``raw`` are the weights
+    that learn, where ``model`` holds their average, else empty.
     """
 
     model: dict[str, Tensor]
@@ -60,6 +61,7 @@ class TrainState:
     best_epoch: int = 0
     best_value: float | None = None
     identity: str = ""
+    raw: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 def claim(directory: Path, attempt: int) -> None:
@@ -147,6 +149,7 @@ def load_step(path: Path) -> TrainState:
             best_epoch=fields["best_epoch"],
             best_value=_decode(fields["best_value"], tensors),
             identity=fields["identity"],
+            raw=_decode(fields["raw"], tensors),
         )
 
 
@@ -168,6 +171,7 @@ def _write_step(target: Path, state: TrainState, attempt: int) -> None:
         "best_epoch": state.best_epoch,
         "best_value": _encode(state.best_value, "best_value", tensors),
         "identity": state.identity,
+        "raw": _encode(state.raw, "raw", tensors),
     }
     files = {
         MODEL_FILE: _write_bytes(target / MODEL_FILE, bytes_from_tensors(_detached(state.model))),

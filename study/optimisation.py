@@ -1,13 +1,14 @@
 """The numbers of a run and what follows from them: learning rate, precision, optimiser, random state."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -17,7 +18,8 @@ class TrainSettings:
     """Numbers of one run.
 
     ``lr`` is the peak rate; ``checkpoint_seconds`` is the longest time between two checkpoints, 0 leaves those at the
-    end of each epoch alone.
+    end of each epoch alone. While ``freeze_epochs`` last, the head alone learns. ``patience`` ends a run whose metric
+    has not become better for so many epochs. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
     """
 
     epochs: int
@@ -27,12 +29,19 @@ class TrainSettings:
     metric: str
     mode: Literal["max", "min"]
     lr: float
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     weight_decay: float = 0.01
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    momentum: float = 0.9
+    schedule: Literal["constant", "step", "cosine", "plateau"] = "cosine"
     warmup_steps: int = 0
     step_epochs: int = 10
     step_factor: float = 0.1
+    plateau_epochs: int = 5
     clip_norm: float | None = 1.0
+    freeze_epochs: int = 0
+    patience: int | None = None
+    ema_decay: float | None = None
+    channels_last: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     checkpoint_seconds: float = 600.0
 
@@ -45,16 +54,48 @@ def seed_step(*purpose: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(purpose).generate_state(1, np.uint64)[0]))
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of a global step: linear warm-up, then constant, stepwise or cosine decay (Loshchilov and Hutter 2017)."""
+def learning_rate(step: int, settings: TrainSettings, values: Sequence[float] = ()) -> float:
+    """Rate of a global step: linear warm-up, then constant, stepwise or cosine decay (Loshchilov and Hutter 2017).
+
+    Schedule ``plateau`` multiplies by ``step_factor`` whenever the metric, whose ``values`` at the finished epochs are
+    given, has not become better for more than ``plateau_epochs`` epochs: as torch's ReduceLROnPlateau, but a function
+    of the history, so that a resumed run needs no state for it.
+    """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "plateau":
+        return settings.lr * settings.step_factor ** _plateaus(values, settings)
     if settings.schedule == "step":
         return settings.lr * settings.step_factor ** (step // (settings.step_epochs * settings.steps_per_epoch))
     total = max(settings.epochs * settings.steps_per_epoch - settings.warmup_steps, 1)
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * (step - settings.warmup_steps) / total))
+
+
+def _plateaus(values: Sequence[float], settings: TrainSettings) -> int:
+    best: float | None = None
+    waited = found = 0
+    for value in values:
+        if is_better(value, best, settings.mode):
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited > settings.plateau_epochs:
+            found, waited = found + 1, 0
+    return found
+
+
+def is_exhausted(values: Sequence[float], settings: TrainSettings) -> bool:
+    """Whether the run's patience is over: the best value lies ``patience`` epochs or more back."""
+    if settings.patience is None:
+        return False
+    best: float | None = None
+    waited = 0
+    for value in values:
+        waited = 0 if is_better(value, best, settings.mode) else waited + 1
+        best = value if waited == 0 else best
+    return waited >= settings.patience
 
 
 def resolve_precision(wanted: str, device: torch.device) -> Precision:
@@ -82,9 +123,69 @@ def is_better(value: float, best: float | None, mode: str) -> bool:
     return value > best if mode == "max" else value < best
 
 
-def make_optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) without weight decay on biases and normalisation, which are vectors."""
-    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr)
+def make_optimiser(
+    network: nn.Module, settings: TrainSettings, *, head: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), Adam, or SGD with Nesterov's momentum.
+
+    Biases and normalisation, which are vectors, do not decay. Groups of parameters that are not in ``head`` carry
+    ``is_frozen_first``, for the epochs in which the head learns alone.
+    """
+    in_head = {id(parameter) for parameter in head}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in in_head, parameter.ndim > 1), []).append(parameter)
+    listed = [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "is_frozen_first": settings.freeze_epochs > 0 and not is_head,
+        }
+        for (is_head, decays), parameters in groups.items()
+    ]
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    return kind(listed, lr=settings.lr)
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights (Polyak and Juditsky 1992; mean teacher of paper multitask).
+
+    The decay grows as (1 + t) / (10 + t) over the first steps, so that the random start is soon forgotten. Buffers
+    such as running means are taken over as they are. Averages are kept in float32.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._network = network
+        self._average = [parameter.detach().clone().float() for parameter in network.parameters()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after global step ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._average, [p.detach().float() for p in self._network.parameters()], 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """While open, the network holds the averaged weights."""
+        raw = [parameter.detach().clone() for parameter in self._network.parameters()]
+        self._put(self._average)
+        try:
+            yield
+        finally:
+            self._put(raw)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the averages from a state dict of the network."""
+        names = [name for name, _ in self._network.named_parameters()]
+        for average, name in zip(self._average, names, strict=True):
+            average.copy_(state[name])
+
+    @torch.no_grad()
+    def _put(self, weights: Sequence[Tensor]) -> None:
+        for parameter, weight in zip(self._network.parameters(), weights, strict=True):
+            parameter.copy_(weight)

@@ -1,0 +1,203 @@
+"""The loop of one run: any iterable of batches in, epoch results and checkpoints out.
+
+The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epoch`` > ``_train_step``.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from study import checkpoint
+from study.errors import TrainingFault
+from study.inference import Predictions, predict_split, prediction_metrics
+from study.losses.base import Criterion
+from study.models.inputs import to_input
+from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision, seed_step
+from study.training.parts import Batch, BatchStream, Hooks, RunParts
+from study.training.state import Run, prepare_run, rank, save_run, world_size
+from study.types import EpochResult, RunOutcome, SplitName
+
+
+def train_run(
+    parts: RunParts,
+    *,
+    stream: BatchStream,
+    directory: Path,
+    attempt: int,
+    reported_epoch: int = 0,
+    hooks: Hooks | None = None,
+    device: torch.device | None = None,
+) -> RunOutcome:
+    """Train one configuration with one seed, from its last checkpoint in ``directory`` when there is one.
+
+    Epochs after ``reported_epoch`` that an earlier attempt finished are reported again before training goes on.
+
+    Returns:
+        ``complete``; ``pruned`` when ``on_epoch`` said stop; ``waiting`` when ``should_stop`` did.
+
+    Raises:
+        TrainingFault: the loss is not finite; the message names the step and the loss.
+    """
+    hooks = hooks or Hooks()
+    run = prepare_run(parts, directory=directory, attempt=attempt, device=device or torch.device("cpu"))
+    for result in run.history[reported_epoch:]:
+        if not hooks.on_epoch(result):
+            return _outcome(run, "pruned")
+    state = _run_epochs(run, stream=stream, hooks=hooks)
+    return _outcome(run, state)
+
+
+def _run_epochs(run: Run, *, stream: BatchStream, hooks: Hooks) -> str:
+    if _is_over(run):
+        return "complete"
+    batches = stream(run.step)
+    try:
+        while not _is_over(run):
+            started = time.monotonic()
+            if not _train_epoch(run, batches, hooks=hooks):
+                return "waiting"
+            result = _finish_epoch(run, started=started)
+            if not hooks.on_epoch(result):
+                return "pruned"
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+    return "complete"
+
+
+def _is_over(run: Run) -> bool:
+    return run.epoch >= run.settings.epochs or is_exhausted(run.values, run.settings)
+
+
+def _set_mode(run: Run) -> None:
+    """Training mode; a frozen backbone keeps its running statistics."""
+    run.model.train()
+    if run.is_frozen:
+        for module in run.network.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+                module.eval()
+
+
+def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
+    """Run the steps that the current epoch still lacks; false when asked to stop, after saving."""
+    _set_mode(run)
+    end = (run.epoch + 1) * run.settings.steps_per_epoch
+    while run.step < end:
+        batch = next(batches, None)
+        if batch is None:
+            planned = run.settings.epochs * run.settings.steps_per_epoch
+            raise TrainingFault(
+                f"the batch stream ended at step {run.step}; {planned} steps were planned",
+                "prepare the data again with `study prepare`, then resume",
+            )
+        run.loss_sum += _train_step(run, batch)
+        run.step += 1
+        if hooks.should_stop():
+            save_run(run, is_best=False)
+            return False
+        if run.step < end and 0 < run.settings.checkpoint_seconds < time.monotonic() - run.saved_at:
+            save_run(run, is_best=False)
+    return True
+
+
+def _train_step(run: Run, batch: Batch) -> float:
+    """One update; returns the global loss of the step."""
+    settings = run.settings
+    seed_step(settings.seed, run.step, rank())
+    rate = learning_rate(run.step, settings, run.values)
+    for group in run.optimiser.param_groups:
+        group["lr"] = 0.0 if run.is_frozen and group["is_frozen_first"] else rate
+    run.optimiser.zero_grad(set_to_none=True)
+    images_nchw = to_input(batch.images_nchw.to(run.device, non_blocking=True))
+    if settings.channels_last:
+        images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
+    with autocast_for(run.device, run.precision):
+        logits_no = run.model(images_nchw)
+    loss = run.parts.criterion(logits_no, batch.labels_n.to(run.device, non_blocking=True))
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingFault(
+            f"the loss {type(run.parts.criterion).__name__} is {value} at step {run.step} (epoch {run.epoch + 1})",
+            "lower optim.lr or set optim.clip_norm",
+        )
+    # DDP averages gradients over ranks while the loss is already global, hence the factor.
+    run.scaler.scale(loss * world_size()).backward()
+    if settings.clip_norm is not None:
+        run.scaler.unscale_(run.optimiser)
+        nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip_norm)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    if run.average is not None:
+        run.average.update(run.step)
+    return value
+
+
+def _finish_epoch(run: Run, *, started: float) -> EpochResult:
+    """Validate, keep the best, and save before anybody hears of the epoch."""
+    settings = run.settings
+    _share_buffers(run.network)
+    with run.average.applied() if run.average else nullcontext():
+        predictions = predict(run.parts, split="val", device=run.device)
+    rate = learning_rate(run.step - 1, settings, run.values)
+    metrics = {"train/loss": run.loss_sum / settings.steps_per_epoch, "train/lr": rate}
+    metrics["val/loss"] = _loss_of(run.parts.criterion, predictions)
+    metrics |= prediction_metrics(predictions, run.parts.dataset, prefix="val/")
+    result = EpochResult(
+        epoch=run.epoch + 1,
+        metrics=metrics,
+        images=settings.steps_per_epoch * settings.batch_size,
+        seconds=time.monotonic() - started,
+    )
+    run.history.append(result)
+    run.loss_sum = 0.0
+    value = metrics.get(settings.metric, math.nan)
+    is_best = is_better(value, run.best_value, settings.mode)
+    if is_best:
+        run.best_epoch, run.best_value = result.epoch, value
+    save_run(run, is_best=is_best)
+    return result
+
+
+def predict(parts: RunParts, *, split: SplitName, device: torch.device) -> Predictions:
+    """Predictions of the network for one split, in the precision of training; every rank has to call it."""
+    precision = resolve_precision(parts.settings.precision, device)
+    return predict_split(
+        parts.network,
+        parts.criterion,
+        parts.dataset,
+        split=split,
+        batch_size=2 * parts.settings.batch_size,
+        device=device,
+        autocast=lambda: autocast_for(device, precision),
+    )
+
+
+def _share_buffers(network: nn.Module) -> None:
+    """Rank 0's running statistics of normalisation on every rank, for each rank predicts a part of the split."""
+    if world_size() > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+@torch.no_grad()
+def _loss_of(criterion: Criterion, predictions: Predictions) -> float:
+    device = next(criterion.buffers(), torch.empty(0)).device
+    labels_n = torch.from_numpy(predictions.labels_n).to(device)
+    return float(criterion(predictions.logits_no.to(device), labels_n))
+
+
+def _outcome(run: Run, state: str) -> RunOutcome:
+    best = run.history[run.best_epoch - 1].metrics if run.best_epoch else {}
+    return RunOutcome(
+        state=state,  # type: ignore[arg-type]  # one of the states that _run_epochs and train_run name
+        best_epoch=run.best_epoch,
+        metrics=dict(best),
+        checkpoint=str(checkpoint.best_path(run.directory) or run.directory),
+    )
