@@ -40,7 +40,16 @@ FULL_BREAST: Final = "FB"
 NO_FILE: Final = f"no image file of this row in {IMAGES}"
 NO_ROW: Final = f"no row of this image file in {TABLE_FILE}"
 OTHER_NAME: Final = "side or view in the file name differs from the table's"
-NOT_A_LIST: Final = (plistlib.InvalidFileException, ExpatError, KeyError, TypeError, ValueError, OverflowError, OSError)
+NOT_A_LIST: Final = (
+    plistlib.InvalidFileException,
+    ExpatError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
