@@ -259,8 +259,10 @@ class TestContours:
             b"<plist><dict>",
             b"<plist><array/></plist>",
             b"<plist><dict><key>Images</key><string>x</string></dict></plist>",
-            b"<plist><dict><key>Images</key><array><dict><key>ROIs</key><array><dict><key>Point_px</key><array>"
-            b"<integer>1</integer></array></dict></array></dict></array></dict></plist>",
+            (
+                b"<plist><dict><key>Images</key><array><dict><key>ROIs</key><array><dict><key>Point_px</key><array>"
+                b"<integer>1</integer></array></dict></array></dict></array></dict></plist>"
+            ),
             b'<!DOCTYPE p [<!ENTITY a "x">]><plist><dict><key>Images</key><string>&a;</string></dict></plist>',
         ],
     )
