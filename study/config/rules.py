@@ -18,6 +18,13 @@ from study.space.spelling import hint, nearest, show
 
 __all__ = ["View", "advice", "metric_faults", "rule_faults"]
 
+# Knobs that only some values of another knob read: path, default, that other knob, its values.
+OWNED: Final = (
+    ("optim.step_epochs", 10, "optim.schedule", ("step",)),
+    ("optim.step_factor", 0.1, "optim.schedule", ("step", "plateau")),
+    ("optim.plateau_epochs", 5, "optim.schedule", ("plateau",)),
+    ("optim.momentum", 0.9, "optim.name", ("sgd",)),
+)
 SHARES: Final = ("normal", "benign", "malignant")
 BALANCING: Final = ("label", "source_label", "periodic")
 
@@ -71,6 +78,9 @@ def _budget_faults(view: View) -> Iterator[Fault]:
         and rung > epochs
     ):
         yield Fault("search.pruner.min_epochs", f"{rung}: expected at most train.epochs, which is {epochs}")
+    frozen = view.number("optim.freeze_epochs")
+    if epochs is not None and frozen is not None and frozen >= epochs:
+        yield Fault("optim.freeze_epochs", f"{frozen}: expected less than train.epochs, which is {epochs}")
     trials, top = view.number("search.trials"), view.number("confirm.top")
     if trials is not None and top is not None and top > trials:
         yield Fault("confirm.top", f"{top}: expected at most search.trials, which is {trials}")
@@ -153,11 +163,14 @@ def advice(view: View) -> list[str]:
             f"loss.class_weights {' | '.join(weighted)} together with sampler.name {' | '.join(balancing)}: "
             "rare classes are favoured twice; use one of the two unless that is the question"
         )
-    steps = ("optim.step_epochs", 10), ("optim.step_factor", 0.1)
-    unused = [path for path, default in steps if view.get(path) not in (None, default)]
-    if unused and "step" not in _possible("optim.schedule", view):
-        found.append(f"{' and '.join(unused)} have no effect without optim.schedule: step")
-    return [*found, *data_advice(view)]
+    return [*found, *_without_effect(view), *data_advice(view)]
+
+
+def _without_effect(view: View) -> Iterator[str]:
+    """Values that were set and that nothing will read."""
+    for path, default, owner, readers in OWNED:
+        if view.get(path) not in (None, default) and not set(readers) & set(_possible(owner, view)):
+            yield f"{path} has no effect without {owner}: {' or '.join(readers)}"
 
 
 def _possible(path: str, view: View) -> list[Any]:

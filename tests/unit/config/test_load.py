@@ -212,7 +212,7 @@ def test_warnings(write: Write, raw: dict[str, Any]) -> None:
 def test_warning_of_unused_steps(write: Write) -> None:
     """Settings of another schedule pass in silence."""
     config = load_config(write(f"{SMALLEST}optim: {{step_epochs: 3}}\n"))
-    assert config_warnings(config) == ["optim.step_epochs have no effect without optim.schedule: step"]
+    assert config_warnings(config) == ["optim.step_epochs has no effect without optim.schedule: step"]
     assert config_warnings(load_config(write(f"{SMALLEST}optim: {{step_epochs: 3, schedule: step}}\n"))) == []
 
 
@@ -223,3 +223,9 @@ def test_import_is_light() -> None:
     loaded = set(done.stdout.split())
     assert "study.config" in loaded
     assert not loaded & {"torch", "ray", "mlflow", "optuna", "numpy", "pandas", "scipy", "typer", "rich"}
+
+
+def test_a_head_that_learns_alone_for_ever_is_a_fault(write: Write) -> None:
+    """Freezing for all epochs trains the head alone, and nobody is told."""
+    faults = faults_of(write(f"{SMALLEST}train: {{epochs: 3}}\noptim: {{freeze_epochs: 3}}\n"))
+    assert faults == [("optim.freeze_epochs", "3: expected less than train.epochs, which is 3")]
