@@ -41,9 +41,25 @@ class ModelConfig(Section):
 
 
 class SamplerConfig(Section):
-    """How batches are balanced; ``epoch_draws`` null means as many images as the train split has."""
+    """How batches are balanced.
 
-    name: Literal["none", "label", "source", "source_label", "periodic"] = "source_label"
+    ``epoch_draws`` null: as many as the train split has images; for ``periodic`` the passes that show each rarest class
+    once. ``queue`` iid draws with replacement; ``unit`` patient draws patients and shows their images in turn.
+    """
+
+    name: Literal[
+        "none",
+        "label",
+        "source",
+        "source_label",
+        "segment",
+        "bal_labels",
+        "bal_segments",
+        "periodic",
+        "class_stratified",
+    ] = "source_label"
+    queue: Literal["balanced", "iid"] = "balanced"
+    unit: Literal["image", "patient"] = "image"
     epoch_draws: Count | None = None
 
 

@@ -3,68 +3,56 @@
 One engine serves every sampler: a cyclic pattern over lanes, label alternation inside a lane, endless shuffled queues.
 
 - ``none``: one lane, one queue of all images; raw shares.
-- ``label``: one lane, a queue per class; classes equal, segments raw inside a class.
-- ``source``: segments in turn, a queue of all images of each; segments equal, classes raw inside each.
-- ``source_label``: segments in turn, a queue per class present; every non-empty cell of a segment equal.
+- ``label``, ``bal_labels``, ``class_stratified``: one lane, a queue per class; classes equal in every batch to within
+  one image, segments raw inside a class. They differ in ``queue="iid"`` alone, see :func:`make_plan`.
+- ``source``, ``segment``: segments in turn, a queue of all images of each; segments equal, classes raw inside each.
+- ``source_label``, ``bal_segments``: segments in turn, a queue per class present; every non-empty cell of a segment
+  equal.
 - ``periodic``: segments by ``periodic_pattern``, a queue per class present; a segment's share follows its rarest class,
   every non-empty cell of a segment equal.
 
-The first four are the modes of paper ordinal (section 2.3; "dataset" there is the segment here), ``source_label`` is
-also the balanced-segments comparator of paper periodic, and ``periodic`` is its Algorithms 1 and 2.
+``none``, ``label``, ``source`` and ``source_label`` are the modes of paper ordinal (section 2.3; "dataset" there is the
+segment here), ``bal_labels``, ``bal_segments`` and ``periodic`` the strategies of paper periodic (its Algorithms 1 and
+2), ``class_stratified`` is the oversampling of paper imbalance (section 3.2). What the segments are is the caller's
+choice: the study file's ``source`` samplers balance the data source, all others ``data.segments``.
 """
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from study.data.sampling_pattern import Floats, Ints, periodic_pattern, round_robin
-from study.data.sampling_queues import Cycle, make_cycle
-from study.data.sampling_table import Census, summarise, take_census, warnings_for
+from study.data.sampling_iid import Independent
+from study.data.sampling_lanes import (
+    Lanes,
+    cells_in_periods,
+    cells_in_turn,
+    lane_per_segment,
+    one_queue,
+    queue_per_label,
+)
+from study.data.sampling_pattern import Ints
+from study.data.sampling_queues import Cycle, make_cycle, make_queues
+from study.data.sampling_table import Census, summarise, take_census
+from study.data.sampling_warnings import Outcome, warnings_for
 from study.errors import InputError
 
-Lanes = list[list[Ints]]
+Queue = Literal["balanced", "iid"]
 
-
-def _none(census: Census) -> tuple[Ints, Lanes]:
-    return round_robin(1), [[census.labelled]]
-
-
-def _label(census: Census) -> tuple[Ints, Lanes]:
-    labels = np.flatnonzero(census.counts_mk.sum(axis=0))
-    return round_robin(1), [[np.flatnonzero(census.labels_n == label) for label in labels]]
-
-
-def _source(census: Census) -> tuple[Ints, Lanes]:
-    known = census.labels_n >= 0
-    lanes = [[np.flatnonzero(known & (census.codes_n == segment))] for segment in census.present_segments]
-    return round_robin(len(lanes)), lanes
-
-
-def _source_label(census: Census) -> tuple[Ints, Lanes]:
-    lanes = _cells(census)
-    return round_robin(len(lanes)), lanes
-
-
-def _periodic(census: Census) -> tuple[Ints, Lanes]:
-    return periodic_pattern(census.rarest_m[census.present_segments].tolist()), _cells(census)
-
-
-def _cells(census: Census) -> Lanes:
-    return [[census.cell(seg, label) for label in census.labels_of(seg)] for seg in census.present_segments]
-
-
-SAMPLERS: Final[dict[str, Callable[[Census], tuple[Ints, Lanes]]]] = {
-    "none": _none,
-    "label": _label,
-    "source": _source,
-    "source_label": _source_label,
-    "periodic": _periodic,
+SAMPLERS: Final[dict[str, Callable[[Census], Lanes]]] = {
+    "none": one_queue,
+    "label": queue_per_label,
+    "source": lane_per_segment,
+    "source_label": cells_in_turn,
+    "segment": lane_per_segment,
+    "bal_labels": queue_per_label,
+    "bal_segments": cells_in_turn,
+    "periodic": cells_in_periods,
+    "class_stratified": queue_per_label,
 }
-_BY_CELL: Final = frozenset({"source_label", "periodic"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +62,7 @@ class Plan:
     Attributes:
         batch_size: images per global batch.
         num_steps: steps of the plan; draws beyond it belong to no batch.
+        natural_draws: draws of one epoch when nobody asks for another number (see :func:`steps_per_epoch`).
         warnings: what the data does not allow the sampler to do, in sentences.
     """
 
@@ -81,9 +70,20 @@ class Plan:
     batch_size: int
     num_steps: int
     seed: int
+    natural_draws: int
     warnings: tuple[str, ...]
-    _cycle: Cycle
+    _draws: Cycle | Independent
     _census: Census
+
+    @property
+    def queue(self) -> Queue:
+        """How images follow each other: ``balanced`` or ``iid``."""
+        return "balanced" if isinstance(self._draws, Cycle) else "iid"
+
+    @property
+    def unit(self) -> str:
+        """What a draw picks: ``image`` or ``patient``."""
+        return self._census.unit
 
     def indices(self, start_step: int = 0, stop_step: int | None = None) -> Ints:
         """Rows of every global batch, int64 [steps, batch]; those from step k on are the last rows of those from 0 on.
@@ -113,35 +113,66 @@ class Plan:
         width = self.batch_size // world_size
         first_s = np.arange(start_step, stop, dtype=np.int64) * self.batch_size + rank * width
         draws = first_s[:, None] + np.arange(width, dtype=np.int64)
-        return self._cycle.rows(draws.reshape(-1)).reshape(len(first_s), width)
+        return self._draws.rows(draws.reshape(-1)).reshape(len(first_s), width)
 
-    @property
-    def natural_draws(self) -> int:
-        """Draws of one epoch when nobody asks for another number (see :func:`steps_per_epoch`)."""
-        if self.name == "periodic":
-            return len(self._cycle.pattern_l) * int(self._cycle.queues_m.max())
-        return len(self._census.labelled)
+    def steps_per_epoch(self, epoch_draws: int | None = None) -> int:
+        """Steps of one epoch, at least 1: ``epoch_draws`` or the natural number, rounded up to whole batches.
+
+        Raises:
+            InputError: ``epoch_draws`` below 1.
+        """
+        if epoch_draws is not None and epoch_draws < 1:
+            raise InputError(
+                f"sampler.epoch_draws is {epoch_draws}; expected at least 1", "leave it out for the default"
+            )
+        return -(-(epoch_draws or self.natural_draws) // self.batch_size)
+
+    def lasting(self, num_steps: int) -> Self:
+        """The same sequence, cut after another number of steps.
+
+        Raises:
+            InputError: fewer than 0 steps.
+        """
+        if num_steps < 0:
+            raise InputError(f"{num_steps} steps; expected at least 0")
+        return replace(self, num_steps=num_steps)
 
     def summary(self) -> pd.DataFrame:
         """Realised shares and repeats of the whole plan, one line per non-empty segment and class.
 
         Columns: segment, label, share, images, repeats_min, repeats_median, repeats_max, never_seen.
         """
-        return summarise(self._census, self._repeats())
+        return summarise(self._census, self.repeats())
 
     def class_counts(self) -> Ints:
         """How often the plan draws each class, int64 [K] (the "sampled" counts for class weights)."""
-        known = self._census.labelled
-        counts = np.bincount(
-            self._census.labels_n[known], weights=self._repeats()[known], minlength=self._census.counts_mk.shape[1]
-        )
-        return counts.astype(np.int64)
+        counts_k: Ints = np.rint(self._census.per_cell(self.repeats()).sum(axis=0)).astype(np.int64)
+        return counts_k
 
-    def _repeats(self) -> Ints:
-        return self._cycle.repeats(self.num_steps * self.batch_size, len(self._census.labels_n))
+    def repeats(self) -> Ints:
+        """How often the plan draws each row, int64 [N].
+
+        Costs no draws with balanced queues; with ``iid`` every draw of the plan is made once.
+        """
+        return self._draws.repeats(self.num_steps * self.batch_size, len(self._census.labels_n))
+
+    def cells(self, rows: Ints) -> list[tuple[str, int]]:
+        """Segment and class of some rows."""
+        names = self._census.segments_m[self._census.codes_n[rows]]
+        return list(zip(names.tolist(), self._census.labels_n[rows].tolist(), strict=True))
 
 
-def make_plan(name: str, *, labels: Any, segments: Any, batch_size: int, num_steps: int, seed: int) -> Plan:
+def make_plan(
+    name: str,
+    *,
+    labels: Any,
+    segments: Any,
+    batch_size: int,
+    num_steps: int,
+    seed: int,
+    queue: Queue = "balanced",
+    patients: Any = None,
+) -> Plan:
     """Plan ``num_steps`` global batches with the named sampler.
 
     Args:
@@ -151,45 +182,62 @@ def make_plan(name: str, *, labels: Any, segments: Any, batch_size: int, num_ste
         batch_size: images per global batch, over all workers.
         num_steps: steps of the whole run, over all epochs.
         seed: >= 0; equal seeds give equal plans.
+        queue: ``balanced``: pattern, alternation and shuffled queues, so that repeats are even and no image is missed;
+            ``iid``: every draw independent and with replacement, with the same expected shares, except that
+            ``class_stratified`` keeps its equal portions of a batch.
+        patients: patient of each image, [N]: a draw then picks a patient of the segment and class, and shows
+            their images there in turn, and ``periodic`` counts patients; None draws images.
 
     Raises:
-        InputError: unknown name, sizes that make no plan, or labels and segments that do not fit together.
+        InputError: unknown name, sizes that make no plan, or columns that do not fit together.
     """
-    lanes_of = SAMPLERS.get(name)
-    if lanes_of is None:
-        near = difflib.get_close_matches(name, SAMPLERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"sampler is {name!r}; expected one of {', '.join(SAMPLERS)}{hint}", "edit sampler.name")
-    if batch_size < 1 or num_steps < 0 or seed < 0:
-        raise InputError(
-            f"batch size {batch_size}, {num_steps} steps, seed {seed}; expected at least 1, 0 and 0",
-            "edit train.batch_size, train.epochs or the seed",
-        )
-    census = take_census(labels, segments)
-    cycle = make_cycle(*lanes_of(census), seed=seed)
-    shares_k = _class_shares(cycle, census)
-    found = warnings_for(census, name, by_cell=name in _BY_CELL, queues=cycle.rows_q, class_shares=shares_k)
+    _check(name, queue=queue, batch_size=batch_size, num_steps=num_steps, seed=seed)
+    census = take_census(labels, segments, patients=patients)
+    lanes = SAMPLERS[name](census)
+    queues = make_queues(lanes.queue_n, int(lanes.queues_m.sum()), seed=seed, patients_n=census.patients_n)
+    cycle = make_cycle(lanes.pattern_l, lanes.queues_m, queues=queues, seed=seed)
+    outcome = Outcome(name=name, batch_size=batch_size, queues=queues, shares_q=cycle.queue_shares())
     return Plan(
         name=name,
         batch_size=batch_size,
         num_steps=num_steps,
         seed=seed,
-        warnings=tuple(found),
-        _cycle=cycle,
+        natural_draws=_natural_draws(name, lanes, census),
+        warnings=tuple(warnings_for(census, outcome)),
+        _draws=cycle if queue == "balanced" else Independent(cycle=cycle, keeps_turns=name == "class_stratified"),
         _census=census,
     )
 
 
-def _class_shares(cycle: Cycle, census: Census) -> Floats:
-    """Long-run share of each class in the draws of a cycle, [K]."""
-    shares_k = np.zeros(census.counts_mk.shape[1])
-    for rows, share in zip(cycle.rows_q, cycle.queue_shares(), strict=True):
-        shares_k += np.bincount(census.labels_n[rows], minlength=len(shares_k)) * (share / len(rows))
-    return shares_k
+def _check(name: str, *, queue: str, batch_size: int, num_steps: int, seed: int) -> None:
+    if name not in SAMPLERS:
+        near = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"sampler is {name!r}; expected one of {', '.join(SAMPLERS)}{hint}", "edit sampler.name")
+    if queue not in ("balanced", "iid"):
+        raise InputError(f"queue is {queue!r}; expected balanced or iid", "edit sampler.queue")
+    if batch_size < 1 or num_steps < 0 or seed < 0:
+        raise InputError(
+            f"batch size {batch_size}, {num_steps} steps, seed {seed}; expected at least 1, 0 and 0",
+            "edit train.batch_size, train.epochs or the seed",
+        )
 
 
-def steps_per_epoch(name: str, *, labels: Any, segments: Any, batch_size: int, epoch_draws: int | None) -> int:
-    """Steps of one epoch, at least 1: the draws of an epoch rounded up to whole batches.
+def _natural_draws(name: str, lanes: Lanes, census: Census) -> int:
+    """As many draws as there are labelled images; for ``periodic`` K passes over the pattern.
+
+    K is the number of classes of the richest segment: a pass shows n / K images of the rarest class of n, so K passes
+    are the fewest that show all of them.
+    """
+    if name == "periodic":
+        return len(lanes.pattern_l) * int(lanes.queues_m.max())
+    return census.num_labelled
+
+
+def steps_per_epoch(
+    name: str, *, labels: Any, segments: Any, batch_size: int, epoch_draws: int | None, patients: Any = None
+) -> int:
+    """Steps of one epoch of the plan that :func:`make_plan` makes of the same data; see :meth:`Plan.steps_per_epoch`.
 
     Without ``epoch_draws`` an epoch has as many draws as there are labelled images; for ``periodic`` it is as many
     passes over the pattern as the richest segment has classes, the fewest that show a rarest class completely.
@@ -197,7 +245,7 @@ def steps_per_epoch(name: str, *, labels: Any, segments: Any, batch_size: int, e
     Raises:
         InputError: as :func:`make_plan`, or ``epoch_draws`` below 1.
     """
-    if epoch_draws is not None and epoch_draws < 1:
-        raise InputError(f"sampler.epoch_draws is {epoch_draws}; expected at least 1", "leave it out for the default")
-    plan = make_plan(name, labels=labels, segments=segments, batch_size=batch_size, num_steps=0, seed=0)
-    return -(-(epoch_draws or plan.natural_draws) // batch_size)
+    plan = make_plan(
+        name, labels=labels, segments=segments, batch_size=batch_size, num_steps=0, seed=0, patients=patients
+    )
+    return plan.steps_per_epoch(epoch_draws)

@@ -3,24 +3,130 @@
 The row of draw ``t`` follows from (seed, t) alone: the pattern gives the lane, the number of earlier turns of that lane
 gives the label, the number of earlier turns of that label gives the cursor into its queue, and each pass of a queue is
 a permutation keyed by (seed, queue, pass). So a plan needs no state, can start anywhere, and can be cut for any rank.
+
+What stands in a queue is a *unit*: an image, or a patient with images. A patient's images take turns from pass to pass.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from study.data.sampling_pattern import Floats, Ints
+from study.data.sampling_pattern import Floats, Ints, earlier_turns, stable_order
 
 SHUFFLE_BLOCK: Final = 4096  # small queues are shuffled for many passes at once: one generator per about so many draws
 CHUNK_DRAWS: Final = 1 << 20  # bounds the memory of a long plan
 _PHASE_STREAM: Final = 1
 _QUEUE_STREAM: Final = 2
+_PATIENT_STREAM: Final = 3
 
 
 def stream_of(seed: int, *path: int) -> np.random.Generator:
     """An independent generator for (seed, path); counter-based, so that it is cheap to make."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *path])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """The units of every queue and the images of every unit.
+
+    Attributes:
+        start_q: number of the first unit of each queue, and of all units at the end, int64 [Q + 1].
+        images_i: rows of the images, unit after unit, int64.
+        first_u: place in ``images_i`` of each unit's first image, and their number at the end, int64 [U + 1]; None
+            where every unit is one image.
+        phase_u: with which of its images each unit starts, int64 [U]; None where every unit is one image.
+    """
+
+    start_q: Ints
+    images_i: Ints
+    first_u: Ints | None = None
+    phase_u: Ints | None = None
+
+    @property
+    def lengths_q(self) -> Ints:
+        """Units of each queue, int64 [Q]."""
+        return np.diff(self.start_q)
+
+    def sizes(self, units: Ints) -> Ints:
+        """Images of each of these units, int64."""
+        if self.first_u is None:
+            return np.ones(len(units), dtype=np.int64)
+        return np.asarray(self.first_u[units + 1] - self.first_u[units])
+
+    def rows(self, units: Ints, visits: Ints) -> Ints:
+        """The row shown when a unit is drawn for the ``visits``-th time (from 0), int64."""
+        if self.first_u is None or self.phase_u is None:
+            return self.images_i[units]
+        turn = (self.phase_u[units] + visits) % self.sizes(units)
+        return self.images_i[self.first_u[units] + turn]
+
+    def image_repeats(self, draws_u: Ints, num_rows: int) -> Ints:
+        """How often each row is shown when its unit is drawn so often, int64 [num_rows]."""
+        repeats_n = np.zeros(num_rows, dtype=np.int64)
+        if self.first_u is None or self.phase_u is None:
+            repeats_n[self.images_i] = draws_u
+            return repeats_n
+        size_u = np.diff(self.first_u)
+        place_i = np.arange(len(self.images_i)) - np.repeat(self.first_u[:-1] + self.phase_u, size_u)
+        size_i, draws_i = np.repeat(size_u, size_u), np.repeat(draws_u, size_u)
+        repeats_n[self.images_i] = draws_i // size_i + (place_i % size_i < draws_i % size_i)
+        return repeats_n
+
+    def image_shares(self, shares_q: Floats) -> Floats:
+        """Long-run share of each image of ``images_i`` when the queues have these shares."""
+        share_u = np.repeat(shares_q / self.lengths_q, self.lengths_q)
+        if self.first_u is None:
+            return share_u
+        size_u = np.diff(self.first_u)
+        return np.repeat(share_u / size_u, size_u)
+
+
+def make_queues(queue_n: Ints, num_queues: int, *, seed: int, patients_n: Ints | None = None) -> Queues:
+    """Put every row into its queue; rows with queue -1 into none.
+
+    Args:
+        queue_n: queue of each row, int64 [N].
+        num_queues: number of queues; none of them is empty.
+        seed: key of the image with which each patient starts.
+        patients_n: patient number of each row, from 0; the units are then a queue's patients, else its images.
+    """
+    if patients_n is None:
+        sizes = np.bincount(queue_n + 1, minlength=num_queues + 1)
+        images_i = stable_order(queue_n + 1, num_queues + 1)[sizes[0] :]
+        return Queues(start_q=np.append(0, np.cumsum(sizes[1:])), images_i=images_i)
+    order = stable_order(patients_n, int(patients_n.max(initial=0)) + 1)
+    order = order[stable_order(queue_n[order] + 1, num_queues + 1)]
+    images_i = order[np.count_nonzero(queue_n < 0) :]
+    queue_i, patient_i = queue_n[images_i], patients_n[images_i]
+    is_first = np.append(True, (queue_i[1:] != queue_i[:-1]) | (patient_i[1:] != patient_i[:-1]))
+    first_u = np.append(np.flatnonzero(is_first), len(images_i))
+    units_q = np.bincount(queue_i[is_first], minlength=num_queues)
+    return Queues(
+        start_q=np.append(0, np.cumsum(units_q)),
+        images_i=images_i,
+        first_u=first_u,
+        phase_u=stream_of(seed, _PATIENT_STREAM).integers(np.diff(first_u)),
+    )
+
+
+class LastPasses:
+    """The pass of each long queue that was used last: reading on costs no new shuffle; pickled, it is empty."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[int, Ints]] = {}
+
+    def get(self, queue: int, block: int, *, make: Callable[[], Ints]) -> Ints:
+        """The pass kept for (queue, block), or a new one that takes the queue's place."""
+        kept = self._kept.get(queue)
+        if kept is None or kept[0] != block:
+            kept = (block, make())
+            self._kept[queue] = kept
+        return kept[1]
+
+    def __reduce__(self) -> tuple[type["LastPasses"], tuple[()]]:
+        return LastPasses, ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +140,7 @@ class Cycle:
         queues_m: number of queues K_m of each lane, int64 [M]; the lane cycles through them.
         first_m: number of each lane's first queue, int64 [M].
         phases_m: with which of its queues each lane starts, int64 [M].
-        rows_q: the rows of each queue, Q arrays of int64.
+        queues: what stands in the Q queues.
         seed: key of all permutations.
     """
 
@@ -44,8 +150,9 @@ class Cycle:
     queues_m: Ints
     first_m: Ints
     phases_m: Ints
-    rows_q: tuple[Ints, ...]
+    queues: Queues
     seed: int
+    last_passes: LastPasses = field(default_factory=LastPasses, repr=False, compare=False)
 
     def locate(self, draws_t: Ints) -> tuple[Ints, Ints]:
         """Queue number and cursor (earlier draws from that queue) of each draw, two int64 [T]."""
@@ -69,42 +176,46 @@ class Cycle:
     def _rows_of_chunk(self, draws_t: Ints) -> Ints:
         queue_t, cursor_t = self.locate(draws_t)
         order_t = np.argsort(queue_t, kind="stable")
-        edges_q = np.searchsorted(queue_t[order_t], np.arange(len(self.rows_q) + 1))
-        out_t = np.empty(len(draws_t), dtype=np.int64)
-        for queue in range(len(self.rows_q)):
-            places = order_t[edges_q[queue] : edges_q[queue + 1]]
-            out_t[places] = self._take(queue, cursor_t[places])
-        return out_t
+        sorted_t = queue_t[order_t]
+        starts = np.flatnonzero(np.append(True, sorted_t[1:] != sorted_t[:-1]))
+        unit_t = np.empty(len(draws_t), dtype=np.int64)
+        for start, stop in zip(starts, np.append(starts, len(draws_t))[1:], strict=True):
+            places = order_t[start:stop]
+            unit_t[places] = self._take(int(sorted_t[start]), cursor_t[places])
+        return self.queues.rows(unit_t, cursor_t // self.queues.lengths_q[queue_t])
 
     def _take(self, queue: int, cursors: Ints) -> Ints:
-        """Rows under ascending cursors of one queue."""
-        rows = self.rows_q[queue]
-        span = len(rows) * _passes_per_block(len(rows))
+        """Units under ascending cursors of one queue."""
+        length = int(self.queues.start_q[queue + 1] - self.queues.start_q[queue])
+        span = length * _passes_per_block(length)
         block_of = cursors // span
         out = np.empty(len(cursors), dtype=np.int64)
         starts = np.flatnonzero(np.diff(block_of, prepend=-1))
         for start, stop in zip(starts, np.append(starts, len(cursors))[1:], strict=True):
             block = int(block_of[start])
-            out[start:stop] = self._shuffled(queue, block)[cursors[start:stop] - block * span]
+            out[start:stop] = self._shuffled(queue, block, length=length)[cursors[start:stop] - block * span]
         return out
 
-    def _shuffled(self, queue: int, block: int) -> Ints:
+    def _shuffled(self, queue: int, block: int, *, length: int) -> Ints:
         """All passes of one block of a queue, one independent permutation after the other."""
-        rows = self.rows_q[queue]
-        passes = np.tile(rows, (_passes_per_block(len(rows)), 1))
-        generator = stream_of(self.seed, _QUEUE_STREAM, queue, block)
-        return generator.permuted(passes, axis=1).reshape(-1)
+
+        def make() -> Ints:
+            units = np.arange(length, dtype=np.int64) + self.queues.start_q[queue]
+            passes = np.tile(units, (_passes_per_block(length), 1))
+            generator = stream_of(self.seed, _QUEUE_STREAM, queue, block)
+            return generator.permuted(passes, axis=1, out=passes).reshape(-1)
+
+        return make() if length < SHUFFLE_BLOCK else self.last_passes.get(queue, block, make=make)
 
     def queue_totals(self, num_draws: int) -> Ints:
         """How many of the first ``num_draws`` draws each queue gives, int64 [Q]."""
         cycles, rest = divmod(num_draws, len(self.pattern_l))
         turns_m = cycles * self.turns_m + np.bincount(self.pattern_l[:rest], minlength=len(self.turns_m))
-        totals_q = np.empty(len(self.rows_q), dtype=np.int64)
-        for lane, (width, first) in enumerate(zip(self.queues_m, self.first_m, strict=True)):
-            full, extra = divmod(int(turns_m[lane]), int(width))
-            place_k = (np.arange(width) - self.phases_m[lane]) % width
-            totals_q[first : first + width] = full + (place_k < extra)
-        return totals_q
+        lane_q = np.repeat(np.arange(len(self.queues_m)), self.queues_m)
+        width_q = self.queues_m[lane_q]
+        place_q = (np.arange(len(lane_q)) - self.first_m[lane_q] - self.phases_m[lane_q]) % width_q
+        turns_q = turns_m[lane_q]
+        return np.asarray(turns_q // width_q + (place_q < turns_q % width_q), dtype=np.int64)
 
     def queue_shares(self) -> Floats:
         """Long-run share of each queue in the draws, [Q], exact."""
@@ -112,34 +223,27 @@ class Cycle:
 
     def repeats(self, num_draws: int, num_rows: int) -> Ints:
         """How often the first ``num_draws`` draws give each row, int64 [num_rows], without listing the draws."""
-        repeats_n = np.zeros(num_rows, dtype=np.int64)
-        for queue, total in enumerate(self.queue_totals(num_draws)):
-            rows = self.rows_q[queue]
-            full, extra = divmod(int(total), len(rows))
-            repeats_n[rows] = full
-            if extra:
-                repeats_n[self._take(queue, np.arange(full * len(rows), total, dtype=np.int64))] += 1
-        return repeats_n
+        lengths_q, totals_q = self.queues.lengths_q, self.queue_totals(num_draws)
+        draws_u = np.repeat(totals_q // lengths_q, lengths_q)
+        for queue in np.flatnonzero(totals_q % lengths_q):
+            total, length = int(totals_q[queue]), int(lengths_q[queue])
+            draws_u[self._take(int(queue), np.arange(total - total % length, total, dtype=np.int64))] += 1
+        return self.queues.image_repeats(draws_u, num_rows)
 
 
-def make_cycle(pattern_l: Ints, lanes: list[list[Ints]], *, seed: int) -> Cycle:
-    """Build the cycle of ``lanes``: per lane the rows of its queues; every starting queue is drawn from the seed."""
-    counts_m = np.bincount(pattern_l, minlength=len(lanes)).astype(np.int64)
-    turn_l = np.empty(len(pattern_l), dtype=np.int64)
-    for lane, count in enumerate(counts_m):
-        turn_l[pattern_l == lane] = np.arange(count)
-    queues_m = np.array([len(lane) for lane in lanes], dtype=np.int64)
+def make_cycle(pattern_l: Ints, queues_m: Ints, *, queues: Queues, seed: int) -> Cycle:
+    """Build the cycle of lanes with ``queues_m`` queues each; every starting queue is drawn from the seed."""
     return Cycle(
         pattern_l=pattern_l,
-        turn_l=turn_l,
-        turns_m=counts_m,
+        turn_l=earlier_turns(pattern_l, len(queues_m)),
+        turns_m=np.bincount(pattern_l, minlength=len(queues_m)).astype(np.int64),
         queues_m=queues_m,
         first_m=np.cumsum(queues_m) - queues_m,
         phases_m=stream_of(seed, _PHASE_STREAM).integers(queues_m),
-        rows_q=tuple(queue for lane in lanes for queue in lane),
+        queues=queues,
         seed=seed,
     )
 
 
-def _passes_per_block(num_rows: int) -> int:
-    return max(1, SHUFFLE_BLOCK // num_rows)
+def _passes_per_block(length: int) -> int:
+    return max(1, SHUFFLE_BLOCK // length)

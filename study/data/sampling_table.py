@@ -1,16 +1,16 @@
-"""The table of images by segment and class that samplers balance, what a plan makes of it, and what to warn about."""
+"""The table of images by segment and class that samplers balance, and what a plan makes of it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from study.data.sampling_pattern import Floats, Ints, Strings
+from study.data.sampling_pattern import Floats, Ints, Strings, stable_order
 from study.errors import InputError
 
-TINY_QUEUE: Final = 10  # fewer images than this behind one turn: the network can learn them by heart
+MAX_CLASSES: Final = 10_000  # a class number beyond is an id in the wrong column
+NAME_CHUNK: Final = 1 << 20  # bounds the memory for comparing names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,21 +22,26 @@ class Census:
         codes_n: segment number of each row, int64 [N].
         segments_m: segment names, sorted, [M].
         counts_mk: labelled images per segment and class, int64 [M, K] with K = largest class + 1.
+        patients_n: patient number of each row, int64 [N]; None where images are drawn, not patients.
+        units_mk: what is drawn, per segment and class: patients with such an image, or the images themselves.
     """
 
     labels_n: Ints
     codes_n: Ints
     segments_m: Strings
     counts_mk: Ints
+    patients_n: Ints | None
+    units_mk: Ints
 
     @property
-    def labelled(self) -> Ints:
-        """Rows that have a label, int64."""
-        return np.flatnonzero(self.labels_n >= 0)
+    def num_labelled(self) -> int:
+        """Rows that have a label."""
+        return int(self.counts_mk.sum())
 
-    def cell(self, segment: int, label: int) -> Ints:
-        """Rows of one segment and class, int64."""
-        return np.flatnonzero((self.codes_n == segment) & (self.labels_n == label))
+    @property
+    def unit(self) -> str:
+        """What a draw picks: ``image`` or ``patient``."""
+        return "image" if self.patients_n is None else "patient"
 
     def labels_of(self, segment: int) -> Ints:
         """Classes present in a segment, ascending."""
@@ -49,33 +54,51 @@ class Census:
 
     @property
     def rarest_m(self) -> Ints:
-        """Images of the rarest class present in each segment, 0 where no image has a label: int64 [M]."""
+        """Units of the rarest class present in each segment, 0 where no image has a label: int64 [M]."""
         large = np.iinfo(np.int64).max
-        rarest = np.where(self.counts_mk > 0, self.counts_mk, large).min(axis=1)
+        rarest = np.where(self.units_mk > 0, self.units_mk, large).min(axis=1)
         return np.asarray(np.where(rarest == large, 0, rarest), dtype=np.int64)
 
+    def per_cell(self, values_n: Floats | Ints) -> Floats:
+        """Sum of a value of each row over the labelled rows of each segment and class, [M, K]."""
+        known = self.labels_n >= 0
+        cells = self.codes_n[known] * self.counts_mk.shape[1] + self.labels_n[known]
+        sums_c = np.bincount(cells, weights=values_n[known], minlength=self.counts_mk.size).astype(np.float64)
+        return sums_c.reshape(self.counts_mk.shape)
 
-def take_census(labels: Any, segments: Any) -> Census:
-    """Read labels (whole numbers >= 0; negative, NaN or NA means missing) and segment names of equal length.
+
+def take_census(labels: Any, segments: Any, *, patients: Any = None) -> Census:
+    """Read labels (whole numbers >= 0; negative, NaN or NA means missing), segment names and, to draw them, patients.
 
     Raises:
-        InputError: lengths differ, a label is no whole number, or no row has a label.
+        InputError: lengths differ, a label is no class number, no row has a label, or a row has no patient.
     """
     labels_n = _labels(labels)
-    names_n = np.asarray(segments).astype(str)
-    if labels_n.shape != names_n.shape or labels_n.ndim != 1:
-        raise InputError(f"labels have shape {labels_n.shape} and segments {names_n.shape}; expected two equal rows")
+    shapes = [np.shape(column) for column in (segments, patients) if column is not None]
+    if labels_n.ndim != 1 or any(shape != labels_n.shape for shape in shapes):
+        found = " and patients ".join(str(shape) for shape in shapes)
+        raise InputError(f"labels have shape {labels_n.shape} and segments {found}; expected equal rows")
     if not (labels_n >= 0).any():
         raise InputError(
             f"none of {len(labels_n)} images has a label; expected at least one",
             "check data.labels and the training split in the manifest",
         )
-    segments_m, codes_n = np.unique(names_n, return_inverse=True)
-    codes_n = codes_n.astype(np.int64)
-    counts_mk = np.zeros((len(segments_m), int(labels_n.max()) + 1), dtype=np.int64)
+    codes_n, segments_m = _names(segments)
+    num_classes = int(labels_n.max()) + 1
     known = labels_n >= 0
-    np.add.at(counts_mk, (codes_n[known], labels_n[known]), 1)
-    return Census(labels_n=labels_n, codes_n=codes_n, segments_m=segments_m, counts_mk=counts_mk)
+    cells = codes_n[known] * num_classes + labels_n[known]
+    shape = (len(segments_m), num_classes)
+    counts_mk = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
+    patients_n = None if patients is None else _patients(patients)
+    units_mk = counts_mk if patients_n is None else _distinct(patients_n[known], cells, shape)
+    return Census(
+        labels_n=labels_n,
+        codes_n=codes_n,
+        segments_m=segments_m,
+        counts_mk=counts_mk,
+        patients_n=patients_n,
+        units_mk=units_mk,
+    )
 
 
 def _labels(labels: Any) -> Ints:
@@ -83,8 +106,45 @@ def _labels(labels: Any) -> Ints:
         column = pd.Series(labels).astype("Int64")
     except (TypeError, ValueError) as error:
         raise InputError("labels are no whole numbers; expected class numbers from 0") from error
-    values = column.fillna(-1).to_numpy(dtype=np.int64)
-    return np.where(values < 0, -1, values)
+    values = column.to_numpy(dtype=np.int64, na_value=-1)
+    if values.max(initial=0) >= MAX_CLASSES:
+        raise InputError(f"labels reach {values.max()}; expected class numbers from 0 to at most {MAX_CLASSES - 1}")
+    return np.maximum(values, -1)
+
+
+def _names(names: Any) -> tuple[Ints, Strings]:
+    """Number of each row's name among the sorted names, and these; part by part, for names take more than numbers."""
+    values: Any = names.array if isinstance(names, pd.Series | pd.Index) else names
+    values = values if isinstance(values, pd.api.extensions.ExtensionArray) else np.asarray(values)
+    number: dict[str, int] = {}
+    codes_n = np.empty(len(values), dtype=np.int64)
+    for start in range(0, len(values), NAME_CHUNK):
+        codes, found = pd.factorize(values[start : start + NAME_CHUNK], use_na_sentinel=False)
+        numbers = [number.setdefault(str(name), len(number)) for name in found]
+        codes_n[start : start + NAME_CHUNK] = np.array(numbers, dtype=np.int64)[codes]
+    names_m = np.array(list(number), dtype=str)
+    order = np.argsort(names_m, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[codes_n], names_m[order]
+
+
+def _patients(patients: Any) -> Ints:
+    """Number of each row's patient, in order of appearance."""
+    codes_n, _ = pd.factorize(pd.Series(patients))
+    lacking = int((codes_n < 0).sum())
+    if lacking:
+        raise InputError(f"{lacking} of {len(codes_n)} images have no patient; expected one for each")
+    return codes_n.astype(np.int64)
+
+
+def _distinct(patients: Ints, cells: Ints, shape: tuple[int, int]) -> Ints:
+    """Number of different patients in each cell, [M, K]."""
+    order = stable_order(patients, int(patients.max()) + 1)
+    order = order[stable_order(cells[order], shape[0] * shape[1])]
+    patient, cell = patients[order], cells[order]
+    is_first = np.append(True, (patient[1:] != patient[:-1]) | (cell[1:] != cell[:-1]))
+    return np.bincount(cell[is_first], minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
 
 
 def summarise(census: Census, repeats_n: Ints) -> pd.DataFrame:
@@ -93,16 +153,16 @@ def summarise(census: Census, repeats_n: Ints) -> pd.DataFrame:
     Columns: segment, label, share (of all draws), images, repeats_min, repeats_median, repeats_max (draws per image),
     never_seen (images that are not drawn at all).
     """
-    rows = census.labelled
+    known = census.labels_n >= 0
+    num_classes = census.counts_mk.shape[1]
     frame = pd.DataFrame(
         {
-            "segment": census.segments_m[census.codes_n[rows]].astype(object),
-            "label": census.labels_n[rows],
-            "repeats": repeats_n[rows],
-            "unseen": repeats_n[rows] == 0,
+            "cell": census.codes_n[known] * num_classes + census.labels_n[known],
+            "repeats": repeats_n[known],
+            "unseen": repeats_n[known] == 0,
         }
     )
-    table = frame.groupby(["segment", "label"], as_index=False).agg(
+    table = frame.groupby("cell").agg(
         share=("repeats", "sum"),
         images=("repeats", "size"),
         repeats_min=("repeats", "min"),
@@ -110,51 +170,8 @@ def summarise(census: Census, repeats_n: Ints) -> pd.DataFrame:
         repeats_max=("repeats", "max"),
         never_seen=("unseen", "sum"),
     )
+    cells = table.index.to_numpy()
+    table = table.reset_index(drop=True)
+    table.insert(0, "segment", census.segments_m[cells // num_classes].astype(object))
+    table.insert(1, "label", cells % num_classes)
     return table.assign(share=table["share"] / max(int(repeats_n.sum()), 1))
-
-
-def warnings_for(
-    census: Census, name: str, *, by_cell: bool, queues: Sequence[Ints], class_shares: Floats
-) -> list[str]:
-    """Sentences about what the data does not allow the sampler to do; ``class_shares`` are the plan's own, [K]."""
-    found: list[str] = []
-    missing = int((census.labels_n < 0).sum())
-    if missing:
-        found.append(f"{missing} of {len(census.labels_n)} images have no label and are never drawn")
-    absent = np.flatnonzero(census.counts_mk.sum(axis=0) == 0)
-    if absent.size:
-        found.append(f"no image at all has class {_list(absent)}")
-    if by_cell:
-        found.extend(_empty_cells(census, name, class_shares))
-    if name != "none":
-        found.extend(_tiny_queues(census, name, queues))
-    return found
-
-
-def _empty_cells(census: Census, name: str, class_shares: Floats) -> list[str]:
-    has_class_k = census.counts_mk.sum(axis=0) > 0
-    found = []
-    for segment in census.present_segments:
-        lacking = np.flatnonzero((census.counts_mk[segment] == 0) & has_class_k)
-        if lacking.size:
-            found.append(f"segment {str(census.segments_m[segment])!r} has no image of class {_list(lacking)}")
-    if found:
-        shares = ", ".join(f"{share:.3f}" for share in class_shares)
-        found.append(f"sampler {name} keeps the share of each segment, so the classes get {shares} of the draws")
-    return found
-
-
-def _tiny_queues(census: Census, name: str, queues: Sequence[Ints]) -> list[str]:
-    found = []
-    for rows in queues:
-        if len(rows) >= TINY_QUEUE:
-            continue
-        label = f"class {census.labels_n[rows[0]]}"
-        segment = f"segment {str(census.segments_m[census.codes_n[rows[0]]])!r}"
-        group = {"label": label, "source": segment}.get(name, f"{segment}, {label}")
-        found.append(f"{group} has only {len(rows)} images, which take its whole share of the draws")
-    return found
-
-
-def _list(numbers: Ints) -> str:
-    return ", ".join(str(number) for number in numbers)

@@ -14,7 +14,7 @@ import torch
 
 from study import checkpoint
 from study.config import StudyConfig
-from study.data.sampling import Plan, make_plan, steps_per_epoch
+from study.data.sampling import Plan, make_plan
 from study.data.shards import PreparedDataset, open_dataset
 from study.errors import InputError, StudyError
 from study.figures import write_run_figure
@@ -71,25 +71,21 @@ def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> st
 def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tuple[Plan, int]:
     """The plan over all epochs, and the steps of one; its indices count within the rows of the train split."""
     rows_n = dataset.rows("train")
-    name = config.sampler.name
-    segments_n = (dataset.sources_n if name in SOURCE_SAMPLERS else dataset.segments_n)[rows_n]
-    labels_n = dataset.labels_n[rows_n]
-    steps = steps_per_epoch(
-        name,
-        labels=labels_n,
-        segments=segments_n,
-        batch_size=config.train.batch_size,
-        epoch_draws=config.sampler.epoch_draws,
-    )
+    sampler = config.sampler
+    segments_n = dataset.sources_n if sampler.name in SOURCE_SAMPLERS else dataset.segments_n
+    patients_n = dataset.manifest["patient_id"].to_numpy(dtype=object)[rows_n] if sampler.unit == "patient" else None
     plan = make_plan(
-        name,
-        labels=labels_n,
-        segments=segments_n,
+        sampler.name,
+        labels=dataset.labels_n[rows_n],
+        segments=segments_n[rows_n],
         batch_size=config.train.batch_size,
-        num_steps=steps * config.train.epochs,
+        num_steps=0,
         seed=seed,
+        queue=sampler.queue,
+        patients=patients_n,
     )
-    return plan, steps
+    steps = plan.steps_per_epoch(sampler.epoch_draws)
+    return plan.lasting(steps * config.train.epochs), steps
 
 
 def evaluate_best(
