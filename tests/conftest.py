@@ -2,6 +2,12 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +69,41 @@ def tiny_dataset(tmp_path):
 def make_dataset():
     """The function that writes a tiny prepared dataset into a folder."""
     return write_dataset
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Host and port of an S3-compatible server, a process of its own that the tests start and stop."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host, port = free.getsockname()
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as server:
+        try:
+            _wait_for(host, port)
+            yield f"{host}:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(host, port):
+    for _ in range(600):
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the S3 server does not start")
+
+
+@pytest.fixture
+def s3(s3_server):
+    """URI of a place in a new bucket, as a function of its path; it names server and credentials."""
+    bucket = f"study-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+    query = f"?scheme=http&endpoint_override={s3_server}&region=us-east-1"
+    return lambda path: f"s3://AKIDEXAMPLE:wJalrXUtnSecret@{bucket}/{path}{query}"

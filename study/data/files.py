@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,7 @@ def file_state(place: str | Path) -> tuple[int, int]:
             found = local_path(place).stat()
         except OSError:
             return -1, 0
-        return found.st_size, found.st_mtime_ns
+        return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
     system, path = _system(str(place))
     return _state(system.get_file_info(path))
 
