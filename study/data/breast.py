@@ -91,9 +91,9 @@ def _levels(small: F32) -> tuple[float, float]:
     low, high = (float(value) for value in np.percentile(small, (0.5, 99.5)))
     if high <= low:
         return low, low
-    counts, edges = np.histogram(small, bins=LEVELS, range=(low, high))
-    common = np.flatnonzero(counts[: LEVELS // 4] >= BACKGROUND_SHARE * small.size)
-    background = float(edges[common[0]]) if common.size else low
+    counts = cv2.calcHist([small], [0], None, [LEVELS], [low, high])[: LEVELS // 4]
+    common = np.flatnonzero(counts >= BACKGROUND_SHARE * small.size)
+    background = low + float(common[0]) * (high - low) / LEVELS if common.size else low
     return background, background + LOW * (high - low)
 
 
@@ -114,22 +114,25 @@ def _without_bright_frame(small: F32) -> Bool:
 
 
 def _largest_component(above: Bool) -> Bool | None:
-    """The biggest 4-connected piece after an opening, grown back and with its holes (dark fat) filled.
+    """The piece that encloses most after an opening, grown back and with its holes (dark fat) filled.
 
     The opening is 3 % of the longer side: it parts the breast from labels, tape and thin bright edges of the film.
     """
     kernel = _disc(OPENING * max(above.shape))
     opened = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count < 2:
+    pieces, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not pieces:
         return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    grown = cv2.dilate((labels == largest).astype(np.uint8), kernel) & above.astype(np.uint8)
-    piece: Any = cv2.dilate(grown, _disc(3))
-    contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros_like(piece)
-    cv2.drawContours(filled, contours, -1, 1, thickness=cv2.FILLED)
-    return np.asarray(filled, dtype=np.bool_)
+    largest = max(pieces, key=cv2.contourArea)
+    grown = cv2.dilate(_filled([largest], above.shape), kernel) & above.astype(np.uint8)
+    outline, _ = cv2.findContours(cv2.dilate(grown, _disc(3)), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(_filled(outline, above.shape), dtype=np.bool_)
+
+
+def _filled(contours: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    canvas = np.zeros(shape, dtype=np.uint8)
+    cv2.drawContours(canvas, contours, -1, 1, thickness=cv2.FILLED)
+    return canvas
 
 
 def _disc(diameter_px: float) -> npt.NDArray[np.uint8]:

@@ -205,7 +205,7 @@ def _mask_in_box(mask_hw: Bool | None, *, box: Box, frame_hw: tuple[int, int], s
     centres_x = box[0] + (np.arange(size_wh[0]) + 0.5) * (box[2] - box[0]) / size_wh[0]
     rows = np.clip((centres_y * ratio_y).astype(np.intp), 0, mask_hw.shape[0] - 1)
     cols = np.clip((centres_x * ratio_x).astype(np.intp), 0, mask_hw.shape[1] - 1)
-    return np.asarray(mask_hw[np.ix_(rows, cols)], dtype=np.bool_)
+    return np.asarray(mask_hw[rows][:, cols], dtype=np.bool_)
 
 
 def _blank(

@@ -39,11 +39,15 @@ def resize_grey(pixels: U16, size_wh: tuple[int, int]) -> U16:
 def shrink_grey(pixels_hw: U16, factor: int) -> F32:
     """Means of ``factor`` x ``factor`` px; up to ``factor`` - 1 rows and columns at the end are left out."""
     rows, cols = pixels_hw.shape[0] // factor, pixels_hw.shape[1] // factor
-    blocks = pixels_hw[: rows * factor, : cols * factor].reshape(rows, factor, cols * factor)
-    kind = np.uint16 if int(pixels_hw.max()) * factor < 2**16 else np.uint32
-    sums = blocks.sum(axis=1, dtype=kind).astype(np.float32).reshape(-1, factor)
-    means = sums @ np.full(factor, 1 / factor**2, dtype=np.float32)
-    return np.asarray(means.reshape(rows, cols), dtype=np.float32)
+    share = np.full(factor, 1 / factor**2, dtype=np.float32)
+    means = np.empty((rows, cols), dtype=np.float32)
+    for start in range(0, rows, BAND_ROWS // 2):
+        stop = min(start + BAND_ROWS // 2, rows)
+        band = pixels_hw[start * factor : stop * factor, : cols * factor]
+        kind = np.uint16 if int(band.max()) * factor < 2**16 else np.uint32
+        sums = band.reshape(stop - start, factor, cols * factor).sum(axis=1, dtype=kind)
+        means[start:stop] = (sums.astype(np.float32).reshape(-1, factor) @ share).reshape(-1, cols)
+    return means
 
 
 def _area_means(pixels_hw: U16, size_wh: tuple[int, int]) -> U16:
