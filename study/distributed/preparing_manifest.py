@@ -15,6 +15,7 @@ from study.data.manifest import usable_rows
 from study.data.phantom import PhantomSettings, phantom_manifest
 from study.data.sources import read_source
 from study.data.splits import SplitSettings, split_manifest
+from study.data.summary import ManifestSummary, describe_manifest
 
 
 def phantom_sources(data: DataConfig) -> list[tuple[Path, PhantomSettings]]:
@@ -70,6 +71,22 @@ def arranged_for(data: DataConfig) -> Arranged:
         InputError: see :func:`manifest_for`.
     """
     return arranged(data, [read_table(data, source) for source in data.sources])
+
+
+def summary_for(data: DataConfig) -> ManifestSummary:
+    """What the sources of a study file would give, counted from their tables.
+
+    Raises:
+        InputError: see :func:`manifest_for`.
+    """
+    labels, found = data.labels, arranged_for(data)
+    return describe_manifest(
+        found.manifest,
+        labels.class_names,
+        tasks={task: labels.class_names_of(task) for task in labels.tasks},
+        folds=data.splits.folds or 0,
+        notes=found.notes,
+    )
 
 
 def read_table(data: DataConfig, source: Source) -> pd.DataFrame:

@@ -153,6 +153,8 @@ def test_any_single_slip_is_understood(data: st.DataObject) -> None:
     twins = {f"data.labels.birads_{grade}" for grade in (0, 3)} | {
         f"resources.{unit}_per_worker" for unit in ("cpus", "gpus")
     }
+    twins |= {f"data.labels.{kind}.{task}" for kind in ("flip", "leave_out") for task in ("birads", "birads3")}
+    twins |= {"data.splits.fold", "data.splits.folds"}
     assume(typo not in paths and "." in path and path not in twins and not typo.startswith("search.space."))
     assume(not any(other.startswith(f"{typo}.") for other in paths))
     document = Document(value={})
