@@ -6,6 +6,7 @@ doi 10.7937/tcia.eqde-4b16.
 
 import io
 import re
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,7 +112,7 @@ def _read_sheet(place: str) -> pd.DataFrame:
 def _excel(place: str) -> pd.DataFrame:
     try:
         frame = pd.read_excel(io.BytesIO(read_bytes(place)), dtype="str", na_filter=False, engine="openpyxl")
-    except (ValueError, KeyError, OSError):
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError):
         raise InputError(f"{shown(place)} is not an Excel sheet", "fetch it again, or give it as CSV") from None
     if frame.empty:
         raise InputError(f"{shown(place)} has no rows", "fetch it again, or give it as CSV")

@@ -11,18 +11,18 @@ from study.data.manifest import finish_manifest
 from study.data.sources.places import names_below
 from study.errors import InputError
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-NOT_READ: Final = (".bmp", ".gif", ".webp", ".ppm")  # pictures that a user would miss
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm", ".ppm")
+NOT_READ: Final = (".gif", ".webp", ".jp2", ".dcm", ".dicom")  # pictures that a user would miss
 SPLIT_WORDS: Final = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 def read_image_folder(
     root: str | Path, *, name: str = "image_folder", patient_pattern: str | None = None
 ) -> pd.DataFrame:
-    """Read ``<class>/**.png`` or ``<split>/<class>/**.png`` (also JPEG and TIFF); the class is the folder's name.
+    """Read ``<class>/**.png`` or ``<split>/<class>/**.png``; the class is the folder's name.
 
-    Folders are splits if all of them are words such as train, val and test. Hidden and other files are ignored; a
-    picture outside a class folder is dropped.
+    JPEG, TIFF, BMP, PGM and PPM are read as well. Folders are splits if all of them are words such as train, val and
+    test. Hidden and other files are ignored; a picture outside a class folder is dropped.
 
     Args:
         root: the folder of the classes or splits, or a URI.
@@ -54,7 +54,7 @@ def read_image_folder(
 def _reason(picture: str, is_classed: bool) -> str:
     if not is_classed:
         return "outside a class folder"
-    return "" if picture.lower().endswith(SUFFIXES) else "neither PNG nor JPEG nor TIFF"
+    return "" if picture.lower().endswith(SUFFIXES) else "picture of a format that is not read"
 
 
 def _compiled(text: str) -> re.Pattern[str]:

@@ -1,9 +1,10 @@
 """One array file in the layout of MedMNIST: images and labels of each split under names such as ``train_images``."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +19,25 @@ IMAGES: Final = "_images"
 LABELS: Final = "_labels"
 MEMBER: Final = ".npy"
 COLOURS: Final = 3
+# Bits that the values use; 16-bit arrays often hold 12-bit values, so theirs are unknown until the images are read.
+DEPTHS: Final[Mapping[np.dtype[Any], int | None]] = {np.dtype(np.uint8): 8, np.dtype(np.uint16): None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One split of the file: shape of its images, [N, H, W] or [N, H, W, 3], and a class per image."""
+    """One split of the file: shape of its images, [N, H, W] or [N, H, W, 3], their depth, and a class per image."""
 
     name: str
     shape: tuple[int, ...]
+    bits: int | None
     labels_n: npt.NDArray[np.int64]
 
 
 def read_npz(root: str | Path, *, name: str = "npz") -> pd.DataFrame:
     """Read labels and shapes of an array file; the images stay where they are, each addressed by member and index.
 
-    Images are uint8 [N, H, W] or [N, H, W, 3], labels whole numbers [N] or [N, 1]. The class is the number as text, the
-    published split the part of the name before ``_images``. The file knows no patients: each image counts as one.
+    Images are uint8 or uint16 [N, H, W] or [N, H, W, 3], labels whole numbers [N] or [N, 1]. The class is the number as
+    text, the published split the part of the name before ``_images``. The file knows no patients: each image is one.
 
     Args:
         root: the file ``*.npz``, or its URI.
@@ -69,15 +73,16 @@ def _read_splits(archive: zipfile.ZipFile, table: str) -> list[Split]:
 def _read_split(archive: zipfile.ZipFile, name: str, table: str) -> Split:
     shape, kind = _shape(archive, f"{name}{IMAGES}{MEMBER}", table)
     is_picture = len(shape) == 3 or (len(shape) == 4 and shape[3] == COLOURS)
-    if kind != np.uint8 or not is_picture:
+    if kind not in DEPTHS or not is_picture:
         raise InputError(
-            f"{table}: {name}{IMAGES} is {kind} {list(shape)}; expected uint8 [N, H, W] or [N, H, W, {COLOURS}]",
+            f"{table}: {name}{IMAGES} is {kind} {list(shape)}; "
+            f"expected uint8 or uint16 [N, H, W] or [N, H, W, {COLOURS}]",
             "give two-dimensional pictures",
         )
     labels_n = _labels(archive, name, table)
     if len(labels_n) != shape[0]:
         raise InputError(f"{table}: {name} has {shape[0]} images and {len(labels_n)} labels; expected as many")
-    return Split(name=name, shape=shape, labels_n=labels_n)
+    return Split(name=name, shape=shape, bits=DEPTHS[kind], labels_n=labels_n)
 
 
 def _shape(archive: zipfile.ZipFile, member: str, table: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -126,6 +131,6 @@ def _rows(split: Split, place: str) -> pd.DataFrame:
             "split_official": split.name,
             "rows": height,
             "cols": width,
-            "bits_stored": 8,
+            "bits_stored": split.bits,
         }
     )
