@@ -105,8 +105,8 @@ class ConfirmRow:
 class Event:
     """Something that happened in a study, for whoever shows it.
 
-    ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``); ``epoch`` carries ``result``;
-    ``started`` and ``ended`` frame a run; ``tested`` carries the value on the test split;
+    ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``, and a ``note`` such as the
+    speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the test split;
     ``warning`` is for the user's eyes.
     """
 
@@ -120,6 +120,7 @@ class Event:
     state: TrialState = "running"
     done: int = 0
     total: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

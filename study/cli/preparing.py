@@ -63,39 +63,24 @@ def _prepare(config: "StudyConfig", file: Path) -> None:
 
 def planned_text(config: "StudyConfig") -> str:
     """What the tables promise: patients and images by source, split and class; no pixels are read."""
-    from study.distributed.preparing import manifest_for
+    from study.distributed.preparing_manifest import arranged_for
 
-    manifest = manifest_for(config.data)
-    is_kept = manifest["drop_reason"].fillna("") == ""
-    return _counts_text(config, manifest, is_kept=is_kept)
+    arranged = arranged_for(config.data)
+    return _summary_text(config, arranged.manifest, notes=arranged.notes)
 
 
 def prepared_text(config: "StudyConfig") -> str:
     """What the prepared dataset holds, and what was dropped or lies in quarantine, by reason."""
     from study.data.shards import read_manifest
 
-    manifest = read_manifest(config.data.prepared)
-    is_kept = manifest["label"].notna() & (manifest["shard"].fillna("") != "")
-    return _counts_text(config, manifest, is_kept=is_kept)
+    return _summary_text(config, read_manifest(config.data.prepared))
 
 
-def _counts_text(config: "StudyConfig", manifest: "pd.DataFrame", *, is_kept: "pd.Series[bool]") -> str:
-    from study.data.labels import class_names
+def _summary_text(config: "StudyConfig", manifest: "pd.DataFrame", *, notes: Sequence[str] = ()) -> str:
+    from study.console.data_tables import manifest_text
+    from study.data.summary import describe_manifest
 
-    classes = class_names(config.data.labels.task)
-    lines = [("source", "split", "patients", "images", *classes)]
-    for source, rows in manifest[is_kept].groupby("source", sort=False):
-        for split in ("train", "val", "test"):
-            part = rows[rows["split"] == split]
-            counts = [str(int((part["label"] == label).sum())) for label in range(len(classes))]
-            lines.append((str(source), split, str(part["patient_id"].nunique()), str(len(part)), *counts))
-    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ["  ".join(_aligned(line, sizes)).rstrip() for line in lines]
-    dropped = manifest.loc[manifest["drop_reason"].fillna("") != "", "drop_reason"].value_counts()
-    return "\n".join([*aligned, *(f"dropped: {count} ({reason})" for reason, count in dropped.items())])
-
-
-def _aligned(line: Sequence[str], sizes: Sequence[int]) -> list[str]:
-    return [
-        cell.ljust(size) if i < 2 else cell.rjust(size) for i, (cell, size) in enumerate(zip(line, sizes, strict=True))
-    ]
+    labels = config.data.labels
+    tasks = {task: labels.class_names_of(task) for task in labels.tasks}
+    folds = config.data.splits.folds or 0
+    return manifest_text(describe_manifest(manifest, labels.class_names, tasks=tasks, folds=folds, notes=notes))

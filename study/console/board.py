@@ -45,6 +45,7 @@ class Board:
 
     stage: str = ""
     part: str = ""
+    note: str = ""
     done: int = 0
     total: int = 0
     began: float = 0.0
@@ -103,10 +104,11 @@ class Board:
         """Take one event into account."""
         match event.kind:
             case "stage":
-                self.stage, self.part, self.done, self.total, self.began = event.text, "", 0, 0, self.clock()
+                self.stage, self.part, self.note = event.text, "", ""
+                self.done, self.total, self.began = 0, 0, self.clock()
             case "progress":
                 self.began = self.began_of(event)
-                self.part, self.done, self.total = event.text, event.done, event.total
+                self.part, self.note, self.done, self.total = event.text, event.note, event.done, event.total
             case "started":
                 self._running(event)
             case "epoch":

@@ -82,6 +82,8 @@ def _stage_line(board: Board) -> RenderableType:
     cells: list[RenderableType] = [Text(_stage_text(board), style="bold", overflow="ellipsis", no_wrap=True)]
     if total:
         cells += [ProgressBar(total=total, completed=done, width=_BAR_WIDTH), Text(f"{done}/{total}", no_wrap=True)]
+    if board.note:
+        cells.append(Text(board.note, style="dim", no_wrap=True))
     eta = board.eta_s()
     if eta is not None:
         cells.append(Text(f"about {duration(eta)} left", style="dim", no_wrap=True))

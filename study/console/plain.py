@@ -78,12 +78,9 @@ class PlainView:
 def _progress_line(event: Event, board: Board) -> str:
     elapsed = board.clock() - board.began_of(event)
     left = elapsed / event.done * (event.total - event.done) if event.done else 0.0
-    note = f", about {duration(left)} left" if left >= 1 else ""
-    return (
-        f"  {event.text} {event.done} of {event.total}{note}"
-        if event.text
-        else f"  {event.done} of {event.total}{note}"
-    )
+    notes = [event.note, f"about {duration(left)} left" if left >= 1 else ""]
+    parts = [" ".join(filter(None, [event.text, f"{event.done} of {event.total}"])), *filter(None, notes)]
+    return f"  {', '.join(parts)}"
 
 
 def _epoch_line(event: Event, board: Board) -> str:

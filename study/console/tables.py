@@ -114,11 +114,12 @@ def places_text(result: StudyResult, places: Places) -> str:
 
 
 def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]], *, width: int) -> list[str]:
-    """Header and rows as lines; the column called ``parameters`` gives way when the line would pass ``width``."""
+    """Header and rows as lines; a column called ``parameters`` gives way when the line would pass ``width``."""
     sizes = [max([len(column.name), *(len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
-    flexible = next(i for i, column in enumerate(columns) if column.name == "parameters")
     spare = width - (sum(sizes) + len(_GAP) * (len(columns) - 1))
-    sizes[flexible] = max(_MIN_PARAMS, sizes[flexible] + min(0, spare))
+    for i, column in enumerate(columns):
+        if column.name == "parameters":
+            sizes[i] = max(_MIN_PARAMS, sizes[i] + min(0, spare))
     header = [column.name for column in columns]
     return [_line(columns, row, sizes) for row in [header, *cells]]
 

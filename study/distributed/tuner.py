@@ -99,7 +99,9 @@ def prepare_if_needed(config: StudyConfig, *, observe: Observe, stop: threading.
     def progress(now: PrepareProgress) -> None:
         if stop.is_set():
             raise InterruptedStudy("while images were prepared; what is done stays")
-        observe(Event(kind="progress", text=now.stage, done=now.done, total=now.total))
+        note = f"{now.rate:.3g} files/s" if now.rate else ""
+        note += f", {now.quarantined} in quarantine" if now.quarantined else ""
+        observe(Event(kind="progress", text=now.stage, done=now.done, total=now.total, note=note))
 
     summary = prepare_dataset(config.data, progress=progress)
     if summary.quarantined:

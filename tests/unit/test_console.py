@@ -217,6 +217,13 @@ class TestPlainView:
             "trial 0  complete  val/auroc_macro 0.500",
         ]
 
+    def test_the_speed_of_a_progress(self):
+        """Somebody who prepares 300,000 files cannot see how fast they are read, nor that they all fail."""
+        stream = io.StringIO()
+        view = PlainView(stream, make_board())
+        view.observe(Event(kind="progress", text="reading", done=5, total=10, note="12.5 files/s, 2 in quarantine"))
+        assert stream.getvalue() == "  reading 5 of 10, 12.5 files/s, 2 in quarantine\n"
+
     def test_each_part_of_a_stage_has_its_own_tenths(self):
         """A second part of the same stage starts to be shown from its first tenth on."""
         stream = io.StringIO()
