@@ -81,6 +81,6 @@ def _summary_text(config: "StudyConfig", manifest: "pd.DataFrame", *, notes: Seq
     from study.data.summary import describe_manifest
 
     labels = config.data.labels
-    tasks = {task: labels.class_names_of(task) for task in labels.tasks}
+    tasks: dict[str, Sequence[str]] = {task: labels.class_names_of(task) for task in labels.tasks}
     folds = config.data.splits.folds or 0
     return manifest_text(describe_manifest(manifest, labels.class_names, tasks=tasks, folds=folds, notes=notes))

@@ -26,7 +26,7 @@ def manifest(rows=ROWS):
 def test_the_whole_text():
     """A user cannot see how many images of which class a split gets, what the data is like, or what is left out."""
     summary = describe_manifest(manifest(), CLASSES, tasks={"binary": CLASSES}, notes=["a note"])
-    assert manifest_text(summary) == "\n".join(
+    assert manifest_text(summary).splitlines() == (
         [
             "source  split  patients  images  normal  malignant",
             "a       train         1       2       2          0",
