@@ -21,6 +21,7 @@ from study.config.fields import (
     Treatment,
 )
 from study.config.names import class_names
+from study.config.pixels import WIDTH_MULTIPLE, ImageSize
 from study.config.record import Section
 from study.config.sources import Source
 
@@ -125,14 +126,32 @@ class SplitsConfig(Section):
 
 
 class DataConfig(Section):
-    """Where images come from, and how they are prepared; a prepared dataset belongs to exactly these settings."""
+    """Where images come from, and how they are prepared; a prepared dataset belongs to exactly these settings.
+
+    ``prepared`` and ``masks`` are folders or URIs. ``image_size`` is the side of a square, or (height, width) of the
+    frame; with scaling multitask the height and the greatest width. ``encoding`` decides how shards are stored, not
+    what they hold.
+    """
 
     prepared: Text
     sources: Annotated[tuple[Source, ...], NotEmpty, AsTuple]
-    image_size: Annotated[int, Field(ge=32, le=4096)] = 512
+    image_size: ImageSize = 512
+    scaling: Literal["ordinal", "multitask", "periodic"] = "ordinal"
+    width_multiple: Annotated[int, Field(ge=1, le=1024)] = WIDTH_MULTIPLE
+    bits: Literal[8, 16] = 8
+    colour: Literal["grey", "rgb"] = "grey"
+    lut: Literal["none", "voi"] = "none"
     crop: Literal["breast", "none"] = "breast"
     flip: bool = True
+    masks: Text | None = None
+    reduced: bool = False
+    encoding: Literal["auto", "raw", "zstd"] = "auto"
     labels: LabelsConfig = Field(default_factory=LabelsConfig)
     segments: Annotated[tuple[Segment, ...], NotEmpty, AsTuple, Distinct] = ("source",)
     splits: SplitsConfig = Field(default_factory=SplitsConfig)
     max_quarantined: Share = 0.2
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of the frame in px; with scaling multitask its greatest width."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
