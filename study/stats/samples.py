@@ -1,4 +1,4 @@
-"""Statistics of repeated runs: tests, effect size and intervals of means."""
+"""Statistics of repeated runs: Welch's test and intervals of means."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,10 @@ NAN: Final = float("nan")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WelchResult:
-    """Welch's test: mean of a minus mean of b, its interval, statistic, degrees of freedom and two-sided p-value."""
+    """Welch's test: mean of a minus mean of b, its interval, statistic, degrees of freedom and two-sided p-value.
+
+    ``reason`` says why numbers are NaN; it is empty when all are defined.
+    """
 
     difference: float
     low: float
@@ -23,6 +26,7 @@ class WelchResult:
     t: float
     df: float
     p: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +70,18 @@ def welch_from_summary(
         InputError: a negative SD, or a level outside (0, 1).
     """
     check_level(level)
-    if sd_a < 0 or sd_b < 0:
-        raise InputError(f"SDs are {sd_a:g} and {sd_b:g}; expected numbers >= 0", "pass standard deviations")
+    check_sds(sd_a, sd_b)
     difference = float(mean_a - mean_b)
+    variance = sd_a**2 / n_a + sd_b**2 / n_b if min(n_a, n_b) > 1 else NAN
+    reason = ""
     if min(n_a, n_b) < 2:
-        return WelchResult(difference=difference, low=NAN, high=NAN, t=NAN, df=NAN, p=NAN)
-    variance = sd_a**2 / n_a + sd_b**2 / n_b
-    if not (variance > 0 and np.isfinite(difference)):
-        return WelchResult(difference=difference, low=NAN, high=NAN, t=NAN, df=NAN, p=NAN)
+        reason = "a sample has fewer than two values"
+    elif not (np.isfinite(difference) and np.isfinite(variance)):
+        reason = "a value is not finite"
+    elif variance == 0:
+        reason = "neither sample has any spread"
+    if reason:
+        return WelchResult(difference=difference, low=NAN, high=NAN, t=NAN, df=NAN, p=NAN, reason=reason)
     share = sd_a**2 / n_a / variance
     df = 1 / (share**2 / (n_a - 1) + (1 - share) ** 2 / (n_b - 1))
     error = variance**0.5
@@ -87,57 +95,6 @@ def welch_from_summary(
         df=df,
         p=2 * float(special.stdtr(df, -abs(t))),
     )
-
-
-def holm(pvalues: ArrayLike) -> Floats:
-    """Adjust p-values for their number (Holm 1979), which keeps the chance of any false finding below the level.
-
-    Args:
-        pvalues: shape [M], in [0, 1]; a NaN stays NaN and does not count.
-
-    Returns:
-        Adjusted p-values in the order given, shape [M].
-
-    Raises:
-        InputError: more than one dimension, or a number outside [0, 1].
-    """
-    values = _vector(pvalues)
-    is_known = ~np.isnan(values)
-    known = values[is_known]
-    if len(known) and not (known.min() >= 0 and known.max() <= 1):
-        raise InputError(f"p-values range from {known.min():g} to {known.max():g}; expected 0 to 1", "pass p-values")
-    order = np.argsort(known, kind="stable")
-    stepped = known[order] * np.arange(len(known), 0, -1)
-    adjusted = np.empty_like(known)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
-    result = np.full_like(values, np.nan)
-    result[is_known] = adjusted
-    return result
-
-
-def hedges_g(a: ArrayLike, b: ArrayLike) -> float:
-    """Standardised mean difference of a and b, corrected for small samples (Hedges 1981, exact factor).
-
-    Args:
-        a: first sample, shape [n_a].
-        b: second sample, shape [n_b].
-
-    Returns:
-        In units of the pooled SD, positive when a is larger; NaN when a sample has fewer than two values, a value is
-        not finite, or there is no spread.
-
-    Raises:
-        InputError: a sample with more than one dimension.
-    """
-    first, second = mean_interval(a), mean_interval(b)
-    if min(first.n, second.n) < 2:
-        return NAN
-    df = first.n + second.n - 2
-    pooled = (((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / df) ** 0.5
-    if not pooled > 0:
-        return NAN
-    factor = np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / (df / 2) ** 0.5
-    return float(factor * (first.mean - second.mean) / pooled)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
@@ -155,7 +112,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
         InputError: more than one dimension, or a level outside (0, 1).
     """
     check_level(level)
-    sample = _vector(values)
+    sample = as_vector(values)
     n = len(sample)
     if n == 0 or not np.isfinite(sample).all():
         return MeanInterval(mean=NAN, sd=NAN, n=n, low=NAN, high=NAN)
@@ -172,7 +129,12 @@ def sample_variance(sample: Floats) -> float:
     return 0.0 if np.ptp(sample) == 0 else float(sample.var(ddof=1))
 
 
-def _vector(values: ArrayLike) -> Floats:
+def as_vector(values: ArrayLike) -> Floats:
+    """A sample as numbers, shape [n].
+
+    Raises:
+        InputError: more or fewer dimensions than one.
+    """
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1:
         raise InputError(f"a sample has shape {vector.shape}; expected one dimension", "pass a flat list of numbers")
@@ -187,3 +149,14 @@ def check_level(level: float) -> None:
     """
     if not 0 < level < 1:
         raise InputError(f"level is {level}; expected a number between 0 and 1", "use 0.95 for a 95 % interval")
+
+
+def check_sds(*sds: float) -> None:
+    """Refuse negative standard deviations.
+
+    Raises:
+        InputError: with the values.
+    """
+    if min(sds) < 0:
+        found = " and ".join(f"{sd:g}" for sd in sds)
+        raise InputError(f"SDs are {found}; expected numbers >= 0", "pass standard deviations")
