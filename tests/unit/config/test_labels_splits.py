@@ -1,10 +1,13 @@
 """The study file's labels and splits: mirrors of the data room, and faults that need two fields at once."""
 
 import dataclasses
+import re
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from study.config import CLASS_NAMES, config_warnings
 from study.config.data import FlipConfig, LabelsConfig, LeaveOutConfig, OriginsConfig, SplitsConfig, SynthesiseConfig
@@ -12,6 +15,7 @@ from study.config.fields import Task, Treatment
 from study.config.load import check_raw
 from study.config.names import SPLITS, SUB_GRADES, class_names
 
+PAGE = Path(__file__).parents[3] / "docs" / "labels-and-splits.md"
 PHANTOM = {"kind": "phantom", "name": "a", "patients": 9}
 FILMS = {"kind": "mias", "name": "films", "root": "x"}
 
@@ -296,3 +300,15 @@ class TestAdvice:
         official = {"scheme": "by_source", "by_source": {"a": "official", "films": "test"}}
         assert self.warnings({**official, "val": {"fraction": 0.3}}) == []
         assert self.warnings({"scheme": "official", "val": {"fraction": 0.3}}) == []
+
+
+def test_snippets_of_the_page() -> None:
+    """An example on the page about labels and splits is refused by the program."""
+    found = re.findall(r"```yaml\n((?:labels|splits):.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(found) >= 8
+    sites = [{**PHANTOM, "name": name} for name in ("site_1", "site_2", "site_3")]
+    for text in found:
+        inbreast = [{"kind": "inbreast", "root": "x"}] if "inbreast" in text else []
+        data = {"prepared": "p", "sources": [*sites, *inbreast], **yaml.safe_load(text)}
+        partial, faults = check_raw({"study": "s", "data": data})
+        assert (faults, partial.warnings) == ([], ())
