@@ -28,11 +28,6 @@ class Fixed:
 
     side: SplitName
 
-    @property
-    def drawn(self) -> "Drawn":
-        """Nobody is drawn."""
-        return Drawn(val_fraction=0.0, test_fraction=0.0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:

@@ -217,7 +217,8 @@ def _carved(
 def _pools(rows: pd.DataFrame, rules: Mapping[str, Rule], *, seed: int) -> list[tuple[Drawn, pd.DataFrame]]:
     """Units that are drawn together: those of all sources with the same rule."""
     units = units_of(rows, seed=seed)
-    drawn = [rules[source].drawn for source in units["source"]]
+    by_source = {source: rule.drawn for source, rule in rules.items() if not isinstance(rule, Fixed)}
+    drawn = [by_source[source] for source in units["source"]]
     return [
         (rule, units[[other == rule for other in drawn]])
         for rule in sorted(set(drawn), key=lambda rule: (rule.pool, rule.val_fraction, rule.test_fraction))
