@@ -36,6 +36,7 @@ from study.data.sampling_lanes import (
 )
 from study.data.sampling_pattern import Ints
 from study.data.sampling_queues import Cycle, make_cycle, make_queues
+from study.data.sampling_summary import Cell, PlanSummary
 from study.data.sampling_table import Census, summarise, take_census
 from study.data.sampling_warnings import Outcome, warnings_for
 from study.errors import InputError
@@ -144,6 +145,26 @@ class Plan:
         """
         return summarise(self._census, self.repeats())
 
+    def describe(self, *, batches: int = 3) -> PlanSummary:
+        """All that is worth a look before training: the summary, and the first batches place by place."""
+        repeats_n = self.repeats()
+        drawable = repeats_n[self._census.labels_n >= 0]
+        first = self.indices(0, min(batches, self.num_steps))
+        return PlanSummary(
+            sampler=self.name,
+            queue=self.queue,
+            unit=self.unit,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            num_steps=self.num_steps,
+            table=summarise(self._census, repeats_n),
+            images=len(drawable),
+            never_seen=int((drawable == 0).sum()),
+            repeats=(int(drawable.min()), float(np.median(drawable)), int(drawable.max())),
+            batches=tuple(tuple(self._cells(batch)) for batch in first),
+            warnings=self.warnings,
+        )
+
     def class_counts(self) -> Ints:
         """How often the plan draws each class, int64 [K] (the "sampled" counts for class weights)."""
         counts_k: Ints = np.rint(self._census.per_cell(self.repeats()).sum(axis=0)).astype(np.int64)
@@ -156,7 +177,7 @@ class Plan:
         """
         return self._draws.repeats(self.num_steps * self.batch_size, len(self._census.labels_n))
 
-    def cells(self, rows: Ints) -> list[tuple[str, int]]:
+    def _cells(self, rows: Ints) -> list[Cell]:
         """Segment and class of some rows."""
         names = self._census.segments_m[self._census.codes_n[rows]]
         return list(zip(names.tolist(), self._census.labels_n[rows].tolist(), strict=True))
