@@ -15,8 +15,8 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
+from study.data.dicom_file import DECODING_ERRORS, quiet
 from study.data.dicom_tags import TAG_KEYWORDS, DicomTags, tags_from_dataset
 from study.data.files import is_file, join, open_file, read_bytes, shown
 from study.data.manifest import finish_manifest
@@ -31,7 +31,6 @@ CLASSES: Final = {"Benign": "benign", "Malignant": "malignant"}
 PATIENT: Final = re.compile(r"D[12]-\d{4}")
 HEADER_TAGS: Final = (*TAG_KEYWORDS, "Rows", "Columns", "BitsStored", "PhotometricInterpretation")
 THREADS: Final = 16  # headers wait for the disk or the network, not for the processor
-UNREADABLE: Final = (InvalidDicomError, OSError, EOFError, AttributeError, KeyError, TypeError, ValueError)
 
 # Found by readers who compared headers and pictures; which of a patient's pictures are meant is not published.
 WRONG_SIDE: Final = frozenset(
@@ -66,7 +65,7 @@ def read_cmmd(
     """
     breasts = _read_sheet(_find_sheet(root, table))
     files = _find_files(root)
-    pictures = files.join(pd.DataFrame(read_headers(files["path"].tolist())))
+    pictures = files.join(pd.DataFrame(_read_headers(files["path"].tolist())))
     rows = pictures.merge(breasts, on=["patient_id", "laterality"], how="left", validate="many_to_one")
     ages = breasts.groupby("patient_id")["age"].first()
     rows["age"] = rows["patient_id"].map(ages)
@@ -138,9 +137,10 @@ def _find_files(root: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def read_headers(paths: Sequence[str]) -> list[dict[str, object]]:
+def _read_headers(paths: Sequence[str]) -> list[dict[str, object]]:
     """What the manifest keeps of each file's header, in order; ``is_read`` says whether there was one."""
-    with ThreadPoolExecutor(THREADS) as threads:
+    # Warnings are muted around all threads, not in each: the filters belong to the process.
+    with quiet(), ThreadPoolExecutor(THREADS) as threads:
         found = list(threads.map(_read_header, paths))
     return [
         {
@@ -167,7 +167,7 @@ def _read_header(path: str) -> DicomTags | None:
         with open_file(path) as file:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
         return tags_from_dataset(dataset)
-    except UNREADABLE:
+    except DECODING_ERRORS:
         return None
 
 

@@ -70,6 +70,17 @@ class TestHeaders:
         write(cmmd_place(tmp_path, "D1-0001", 2), cmmd_dicom("", "MLO"))
         assert list(read_source("cmmd", tmp_path)["drop_reason"]) == ["", "no side or view in the header"]
 
+    def test_texts_of_a_header_are_not_said(self, read, tmp_path, caplog, recwarn):
+        """A name in a header that breaks the rules of DICOM is quoted in a warning or in the log."""
+        write_cmmd(tmp_path, [breast()], {"D1-0001": ONE})
+        maker = (b"\x08\x00\x70\x00LO\x00\x00", b"\x08\x00\x70\x00LO\x5a\x00" + b"Jane Doe, " * 9)
+        broken = cmmd_dicom().replace(*maker)  # 90 characters where 64 are allowed
+        assert broken != cmmd_dicom()
+        write(cmmd_place(tmp_path, "D1-0001", 1), broken)
+        read_source("cmmd", tmp_path)
+        assert not caplog.records
+        assert not recwarn.list
+
     def test_the_patient_is_the_folder_not_the_header(self, read):
         """A text of a header becomes an id."""
         assert set(read([breast()], {"D1-0001": ONE})["patient_id"]) == {"D1-0001"}
@@ -88,7 +99,7 @@ class TestLabels:
     """The sheet has one row per examined breast."""
 
     def test_the_label_belongs_to_the_breast(self, read):
-        """A patient with one benign and one malignant breast gets one label for both."""
+        """Trap 17: a patient with one benign and one malignant breast gets one label for both."""
         manifest = read([breast(side="L", result="Benign"), breast(side="R")], {"D1-0001": BOTH})
         assert list(manifest["biopsy"]) == ["benign", "benign", "malignant", "malignant"]
 
