@@ -1,87 +1,31 @@
-"""Augmentation policies: 8-bit one-channel images in and out, a pure function of (image, seed, draw).
+"""Augmentation as a pure function of (image, seed, draw), and contact sheets of it.
 
-Images stay uint8 with one channel (float32 with three channels costs five times as much), OpenCV runs with one thread,
-and :func:`tune_malloc` spares the allocator a system call for every temporary image.
+Images stay integers with the channels they have (float32 with three channels costs five times as much as uint8 with
+one), OpenCV runs with one thread, and :func:`tune_malloc` spares the allocator a system call for every temporary image.
 """
 
 import ctypes
 import functools
-import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.augment_policies import POLICIES, Kind, library
+from study.data.augment_transforms import Pixels
 from study.errors import InputError
 
-Pixels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
+__all__ = ["POLICIES", "Augment", "contact_sheet", "make_augment", "mixed_key", "tune_malloc"]
 
-PIXEL_DROPOUT_RATE: Final = 0.01  # the paper gives none; the library's default
+SHEET_CELL: Final = 160  # px, the longer side of one picture on a contact sheet
+SHEET_DRAWS: Final = 7
+SHEET_GAP: Final = 4
 _MALLOC_THRESHOLD: Final = 1 << 30
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-
-
-def _library() -> Any:
-    """Import albumentations without its look-up of newer versions on the network."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations
-    import cv2
-
-    cv2.setNumThreads(0)  # one reader per core is faster than many threads per reader
-    return albumentations
-
-
-def _none() -> list[Any]:
-    return []
-
-
-def _mammogram() -> list[Any]:
-    """Geometry, then exposure, then occlusion, with the probabilities and ranges of paper ordinal, section 2.2.
-
-    Not in the paper and taken from the library: probability 0.5 of rotation by 90 degrees and of both flips, the limit
-    0.3 and 5 steps of the grid distortion, 1 % dropped pixels, lightness of the sharpened image, and that a single clip
-    limit means the range from 1. One scale for both axes, since the paper says that the breast is never stretched.
-    """
-    library = _library()
-    border = {"border_mode": 0, "fill": 0}  # cv2.BORDER_CONSTANT: zero padding
-    return [
-        library.RandomRotate90(p=0.5),
-        library.HorizontalFlip(p=0.5),
-        library.VerticalFlip(p=0.5),
-        library.Affine(
-            translate_percent=(-0.0625, 0.0625), scale=(0.9, 1.1), keep_ratio=True, rotate=(-45, 45), p=0.35, **border
-        ),
-        library.OpticalDistortion(distort_limit=(-0.3, 0.3), p=0.5, **border),
-        library.GridDistortion(num_steps=5, distort_limit=(-0.3, 0.3), p=0.2, **border),
-        library.CLAHE(clip_limit=1.5, p=0.35),
-        library.RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.2, p=0.5),
-        library.RandomGamma(gamma_limit=(80, 120), p=0.5),  # percent: gamma from 0.8 to 1.2
-        library.Sharpen(alpha=(0.02, 0.2), p=0.35),
-        _pixel_dropout(library)(p=0.3),
-        library.GridDropout(ratio=0.35, p=0.1),
-    ]
-
-
-@functools.lru_cache(maxsize=1)
-def _pixel_dropout(library: Any) -> Any:
-    """Class of a pixel dropout that draws positions, not one number per pixel: same distribution, far fewer numbers."""
-
-    class SparsePixelDropout(library.ImageOnlyTransform):  # type: ignore[misc]  # untyped base
-        """Set each pixel to 0 with probability ``PIXEL_DROPOUT_RATE``, independently."""
-
-        def apply(self, img: Pixels, **_params: Any) -> Pixels:
-            count = self.random_generator.binomial(img.size, PIXEL_DROPOUT_RATE)
-            out = img.copy()
-            out.reshape(-1)[self.random_generator.choice(img.size, count, replace=False, shuffle=False)] = 0
-            return out
-
-    return SparsePixelDropout
-
-
-POLICIES: Final[dict[str, Callable[[], list[Any]]]] = {"none": _none, "mammogram": _mammogram}
 
 
 class Augment:
@@ -105,8 +49,8 @@ class Augment:
     @functools.cached_property
     def pipeline(self) -> Any:
         """The albumentations pipeline; ``None`` for a policy without transforms."""
-        transforms = POLICIES[self.policy]()
-        return _library().Compose(transforms, seed=0) if transforms else None
+        transforms = POLICIES[self.policy](Kind(image_hw=(self.shape[0], self.shape[1]), bits=self.bits))
+        return library().Compose(transforms, seed=0) if transforms else None
 
     def __call__(self, image: Pixels, *, seed: int, draw: int) -> Pixels:
         """Augment one image.
@@ -148,6 +92,48 @@ def make_augment(policy: str, *, image_hw: tuple[int, int], channels: int = 1, b
     if channels not in (1, 3) or bits not in (8, 16):
         raise InputError(f"images of {channels} channels and {bits} bits; expected 1 or 3 channels of 8 or 16 bits")
     return Augment(policy, shape=tuple(image_hw) if channels == 1 else (*image_hw, channels), bits=bits)
+
+
+def contact_sheet(policy: str, images: Sequence[Pixels], seed: int) -> NDArray[np.uint8]:
+    """Pictures beside what a policy makes of them: a row per image, first as it is, then draws 0, 1, 2 and so on.
+
+    Args:
+        policy: its name in ``POLICIES``.
+        images: uint8 or uint16 [H, W] or [H, W, 3]; sizes may differ, channels not.
+        seed: as for :class:`Augment`.
+
+    Returns:
+        uint8 [h, w] or [h, w, 3], on a grey ground.
+
+    Raises:
+        InputError: no images, or an unknown policy.
+    """
+    if not images:
+        raise InputError("a contact sheet of no images", "name at least one image")
+    rows = []
+    for image in images:
+        bits = 8 * image.dtype.itemsize
+        augment = make_augment(
+            policy, image_hw=image.shape[:2], channels=image.shape[2] if image.ndim == 3 else 1, bits=bits
+        )
+        rows.append([image, *(augment(image, seed=seed, draw=draw) for draw in range(SHEET_DRAWS))])
+    step = SHEET_CELL + SHEET_GAP
+    size = (len(rows) * step + SHEET_GAP, (1 + SHEET_DRAWS) * step + SHEET_GAP, *images[0].shape[2:])
+    sheet = np.full(size, 128, dtype=np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            cell = _cell(picture)
+            top, left = SHEET_GAP + i * step, SHEET_GAP + j * step
+            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return sheet
+
+
+def _cell(picture: Pixels) -> NDArray[np.uint8]:
+    """A picture in 8 bits at the size of a cell."""
+    scale = SHEET_CELL / max(picture.shape[:2])
+    size_wh = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    small: Any = cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA)
+    return np.asarray(small if small.dtype == np.uint8 else small >> 8, dtype=np.uint8)
 
 
 def mixed_key(seed: int, draw: int) -> int:

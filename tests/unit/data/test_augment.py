@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from study.data.augment import PIXEL_DROPOUT_RATE, POLICIES, make_augment, mixed_key, tune_malloc
+from study.data.augment import POLICIES, make_augment, mixed_key, tune_malloc
+from study.data.augment_policies import Kind
+from study.data.augment_transforms import PIXEL_DROPOUT_RATE
 from study.errors import InputError
 
 # name of the transform: probability printed in paper ordinal, section 2.2 (rotation and flips: 0.5, not printed there)
@@ -27,6 +29,7 @@ PROBABILITIES = {
     "GridDropout": 0.1,
 }
 SIZE = 48
+KIND = Kind(image_hw=(SIZE, SIZE))
 CALL = (
     "import hashlib, numpy as np; from study.data.augment import make_augment;"
     "image = (np.arange(48 * 48) % 251).astype(np.uint8).reshape(48, 48);"
@@ -51,7 +54,7 @@ def applied():
     import albumentations
 
     augment = make_augment("mammogram", image_hw=(SIZE, SIZE))
-    spy = _Spy(albumentations.Compose(POLICIES["mammogram"](), seed=0, save_applied_params=True))
+    spy = _Spy(albumentations.Compose(POLICIES["mammogram"](KIND), seed=0, save_applied_params=True))
     augment.pipeline = spy
     for draw in range(2000):
         augment(_image(), seed=1, draw=draw)
@@ -151,7 +154,7 @@ def _fills(values, low, high, slack=0.05):
 
 def test_declared_limits():
     """Limits that no drawn parameter shows are set as printed: optical 0.3, brightness 0.1, contrast 0.2, and so on."""
-    made = {type(transform).__name__: transform for transform in POLICIES["mammogram"]()}
+    made = {type(transform).__name__: transform for transform in POLICIES["mammogram"](KIND)}
     assert made["OpticalDistortion"].distort_limit == (-0.3, 0.3)
     assert made["RandomBrightnessContrast"].brightness_limit == (-0.1, 0.1)
     assert made["RandomBrightnessContrast"].contrast_limit == (-0.2, 0.2)
@@ -167,7 +170,7 @@ def test_pixel_dropout_rate():
     """The sparse dropout sets pixels to 0 at its rate, everywhere alike, and leaves the others."""
     import albumentations
 
-    dropout = next(t for t in POLICIES["mammogram"]() if type(t).__name__ == "SparsePixelDropout")
+    dropout = next(t for t in POLICIES["mammogram"](KIND) if type(t).__name__ == "SparsePixelDropout")
     dropout.p = 1.0
     pipeline = albumentations.Compose([dropout], seed=4)
     image = np.full((128, 128), 7, dtype=np.uint8)
