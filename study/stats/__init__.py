@@ -28,7 +28,7 @@ from study.stats.pooling import Pooled, joint_names, pool_scores
 from study.stats.ranking import area_metric, auc, midranks
 from study.stats.resampling import Resampling, highest_in_group, of_rows, resampling
 from study.stats.roc import bootstrap_auc, bootstrap_auc_difference, delong_interval, delong_test
-from study.stats.samples import MeanInterval, WelchResult, mean_interval, welch, welch_from_summary
+from study.stats.samples import Interval, MeanInterval, WelchResult, mean_interval, welch, welch_from_summary
 from study.stats.shortcut import ShortcutAlarm, shortcut_alarm
 from study.stats.subgroups import Subgroup, age_bins, binary_metrics, subgroup_metrics
 from study.stats.synchronisation import Synchronisation, synchronisation
@@ -36,6 +36,7 @@ from study.stats.synchronisation import Synchronisation, synchronisation
 __all__ = [
     "BootstrapInterval",
     "CalibrationCurve",
+    "Interval",
     "McNemarResult",
     "MeanInterval",
     "OperatingPoint",

@@ -15,7 +15,7 @@ from scipy import special
 
 from study.errors import InputError
 from study.stats.ranking import checked_binary, missing_class
-from study.stats.samples import NAN, Floats, check_level
+from study.stats.samples import NAN, Floats, Interval, check_level
 
 THRESHOLDS: Final = (0.2, 0.4, 0.6, 0.8)  # those of the periodic-sampling paper (2022)
 TRIAGE_SENSITIVITY: Final = 0.95  # that of the multi-task paper (2021)
@@ -143,11 +143,11 @@ def best_mcc_point(scores: ArrayLike, labels: ArrayLike) -> OperatingPoint:
     return _point(column, is_positive, threshold=float(sorted_scores[last[best]]))
 
 
-def proportion_interval(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share such as a sensitivity (Wilson 1927), which holds for small counts and for 0 and 1.
+def proportion_interval(hits: int, total: int, *, level: float = 0.95) -> Interval:
+    """A share such as a sensitivity with Wilson's interval (1927), which holds for small counts and for 0 and 1.
 
     Returns:
-        NaN twice when the total is 0.
+        NaN when the total is 0.
 
     Raises:
         InputError: counts that do not fit, or a level outside (0, 1).
@@ -156,13 +156,13 @@ def proportion_interval(hits: int, total: int, *, level: float = 0.95) -> tuple[
     if not 0 <= hits <= total:
         raise InputError(f"{hits} of {total} is no share; expected 0 <= hits <= total", "pass counts of cases")
     if total == 0:
-        return NAN, NAN
+        return Interval(value=NAN, low=NAN, high=NAN, reason="there is no case")
     z = float(special.ndtri((1 + level) / 2))
     share, shrink = hits / total, 1 + z**2 / total
     centre = (share + z**2 / (2 * total)) / shrink
     margin = z / shrink * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     # At the ends the formula gives exactly 0 and 1, but for the last digit.
-    return (centre - margin if hits else 0.0), (centre + margin if hits < total else 1.0)
+    return Interval(value=share, low=centre - margin if hits else 0.0, high=centre + margin if hits < total else 1.0)
 
 
 def _point(column: Floats, is_positive: NDArray[np.bool_], *, threshold: float) -> OperatingPoint:

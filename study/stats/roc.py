@@ -15,7 +15,7 @@ from study.stats.bootstrap import (
 )
 from study.stats.ranking import area_metric, checked_binary, midranks, missing_class
 from study.stats.resampling import Resampling, resampling
-from study.stats.samples import NAN, Floats, check_level, sample_variance
+from study.stats.samples import NAN, Floats, Interval, check_level, sample_variance
 
 
 def bootstrap_auc(
@@ -131,8 +131,8 @@ def delong_test(
     )
 
 
-def delong_interval(scores: ArrayLike, labels: ArrayLike, *, level: float = 0.95) -> tuple[float, float, float]:
-    """Area with DeLong's normal interval on the logit scale, which stays inside (0, 1): value, low, high.
+def delong_interval(scores: ArrayLike, labels: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Area with DeLong's normal interval on the logit scale, which stays inside (0, 1).
 
     Returns:
         Bounds are NaN with fewer than two rows of a class and when the area is 0 or 1; all NaN without a class.
@@ -143,14 +143,15 @@ def delong_interval(scores: ArrayLike, labels: ArrayLike, *, level: float = 0.95
     check_level(level)
     above_p, above_n = _placements(scores, labels)
     if min(len(above_p), len(above_n)) == 0:
-        return NAN, NAN, NAN
+        return Interval(value=NAN, low=NAN, high=NAN, reason=missing_class(labels))
     area = float(above_p.mean())
     if min(len(above_p), len(above_n)) < 2 or not 0 < area < 1:
-        return area, NAN, NAN
+        reason = "the classes are separated" if area in (0, 1) else "a class has a single row"
+        return Interval(value=area, low=NAN, high=NAN, reason=reason)
     error = (_mean_variance(above_p) + _mean_variance(above_n)) ** 0.5
     centre = float(special.logit(area))
     margin = error / (area * (1 - area)) * float(special.ndtri((1 + level) / 2))
-    return area, float(special.expit(centre - margin)), float(special.expit(centre + margin))
+    return Interval(value=area, low=float(special.expit(centre - margin)), high=float(special.expit(centre + margin)))
 
 
 def _fitting(rows: Resampling | None, *, num_rows: int) -> Resampling:

@@ -31,13 +31,24 @@ class WelchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeanInterval:
-    """Mean and sample SD of n values, with the t interval of the mean."""
+    """Mean and sample SD of n values, with the t interval of the mean; ``reason`` says why numbers are NaN."""
 
     mean: float
     sd: float
     n: int
     low: float
     high: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A value with its interval; ``reason`` says why numbers are NaN."""
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
 
 
 def welch(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> WelchResult:
@@ -115,10 +126,11 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     sample = as_vector(values)
     n = len(sample)
     if n == 0 or not np.isfinite(sample).all():
-        return MeanInterval(mean=NAN, sd=NAN, n=n, low=NAN, high=NAN)
+        reason = "a value is not finite" if n else "there is no value"
+        return MeanInterval(mean=NAN, sd=NAN, n=n, low=NAN, high=NAN, reason=reason)
     mean = float(sample[0]) if np.ptp(sample) == 0 else float(sample.mean())
     if n == 1:
-        return MeanInterval(mean=mean, sd=NAN, n=n, low=NAN, high=NAN)
+        return MeanInterval(mean=mean, sd=NAN, n=n, low=NAN, high=NAN, reason="a single value has no spread")
     sd = sample_variance(sample) ** 0.5
     margin = sd / n**0.5 * float(special.stdtrit(n - 1, (1 + level) / 2))
     return MeanInterval(mean=mean, sd=sd, n=n, low=mean - margin, high=mean + margin)

@@ -18,24 +18,25 @@ from study.stats.resampling import Counts, Metric, Resampling, named, resampling
 from study.stats.samples import NAN, Floats
 
 ALARM_MARGIN: Final = 0.05
+ALARM_SHARE: Final = 0.2  # of what the local areas lack to 1: a strong network leaves a shortcut little room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShortcutAlarm:
     """Pooled area, plain mean of the local ones, their difference with its interval, and whether that is alarming.
 
-    ``state`` is ``raised`` when the difference exceeds ``margin`` and its interval lies above 0, ``quiet`` when not,
+    ``state`` is ``raised`` when the difference exceeds ``threshold`` and its interval lies above 0, ``quiet`` when not,
     and ``undefined`` when it cannot be told; ``reason`` then says why. ``local`` holds the area of each segment, NaN
     where it lacks a class, and ``class_counts`` its negative and positive rows.
     """
 
     pooled: float
-    margin: float
     local: dict[str, float]
     class_counts: dict[str, tuple[int, int]]
     state: Literal["raised", "quiet", "undefined"] = "undefined"
     local_mean: float = NAN
     difference: float = NAN
+    threshold: float = NAN
     low: float = NAN
     high: float = NAN
     reason: str = ""
@@ -53,8 +54,9 @@ def shortcut_alarm(
 ) -> ShortcutAlarm:
     """Compare the pooled area with the local ones, on the same resamples.
 
-    Both conditions are needed: the interval keeps small sets from crying wolf, the margin keeps large ones from calling
-    a harmless difference in case mix a shortcut. ``docs/statistics.md`` says where 0.05 comes from.
+    The threshold is 0.05, or a fifth of what the mean local area lacks to 1 where that is less. Both conditions are
+    needed: the interval keeps small sets from crying wolf, the threshold keeps large ones from calling a harmless
+    difference in case mix a shortcut. ``docs/statistics.md`` says where the numbers come from.
 
     Args:
         scores: shape [N], of one class.
@@ -62,7 +64,7 @@ def shortcut_alarm(
         segments: names, shape [N]; a missing one is ``unknown``.
         rows: what is drawn, from ``resampling``; images within each segment by default. For patients pass
             ``resampling(N, groups=patients)``.
-        margin: difference of areas above which the alarm goes off, in [0, 0.5].
+        margin: in place of 0.05.
         resamples: of the interval (95 %).
         seed: of the draws.
 
@@ -78,7 +80,7 @@ def shortcut_alarm(
     usable = [areas[name] for name, value in local.items() if np.isfinite(value)]
     counts = {name: _class_counts(is_positive[member]) for name, member in members.items()}
     pooled_area = area_metric(column, is_positive)
-    alarm = ShortcutAlarm(pooled=pooled_area(once), margin=margin, local=local, class_counts=counts)
+    alarm = ShortcutAlarm(pooled=pooled_area(once), local=local, class_counts=counts)
     if len(members) < 2 or not usable:
         trouble = "there are fewer than two segments" if len(members) < 2 else "no segment has both classes"
         return replace(alarm, reason=trouble)
@@ -89,12 +91,14 @@ def shortcut_alarm(
         resamples=resamples,
         seed=seed,
     )
-    is_raised = found.difference > margin and found.low > 0
+    threshold = min(margin, ALARM_SHARE * (1 - found.value_b))
+    is_raised = found.difference > threshold and found.low > 0
     return replace(
         alarm,
         state="raised" if is_raised else "quiet" if np.isfinite(found.low) else "undefined",
         local_mean=found.value_b,
         difference=found.difference,
+        threshold=threshold,
         low=found.low,
         high=found.high,
         reason=found.reason,

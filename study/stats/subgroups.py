@@ -106,8 +106,8 @@ def binary_metrics(
     Raises:
         InputError: shapes or labels that do not fit, or probabilities outside [0, 1].
     """
-    area, low, high = delong_interval(probs, labels)
-    found = {"auc": area, "auc_low": low, "auc_high": high}
+    area = delong_interval(probs, labels)
+    found = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
     named_thresholds = {f"{threshold:g}": threshold for threshold in thresholds} | dict(chosen)
     points = operating_points(probs, labels, thresholds=tuple(named_thresholds.values()))
     for name, point in zip(named_thresholds, points, strict=True):

@@ -101,10 +101,10 @@ def test_best_mcc_by_brute_force(seed, rows):
 def test_proportion_interval_equals_scipy(total, share, level):
     """The interval equals scipy's Wilson interval and lies in [0, 1]."""
     hits = round(share * total)
-    low, high = proportion_interval(hits, total, level=level)
+    found = proportion_interval(hits, total, level=level)
     theirs = reference.binomtest(hits, total).proportion_ci(level, method="wilson")
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert 0 <= low <= hits / total <= high <= 1
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= found.low <= found.value == hits / total <= found.high <= 1
 
 
 def test_undefined_says_why():
@@ -119,7 +119,8 @@ def test_undefined_says_why():
     assert "class 0" in best_mcc_point([0.3, 0.7], [1, 1]).reason
     assert "equal" in best_mcc_point([0.5, 0.5], [0, 1]).reason
     assert math.isnan(best_mcc_point([0.5, 0.5], [0, 1]).ruled_out)
-    assert all(math.isnan(bound) for bound in proportion_interval(0, 0))
+    assert math.isnan(proportion_interval(0, 0).low)
+    assert "no case" in proportion_interval(0, 0).reason
 
 
 class TestSynchronisation:

@@ -183,18 +183,24 @@ def test_midranks():
 def test_delong_interval():
     """The interval of one area has the matrix form's error on the logit scale, stays below 1, and is NaN at 1."""
     scores, _, labels = scored(9, rows=60)
-    value, low, high = delong_interval(scores, labels)
+    found = delong_interval(scores, labels)
     wins = (np.sign(scores[labels == 1][:, None] - scores[labels == 0][None, :]) + 1) / 2
     error = math.sqrt(
         wins.mean(axis=1).var(ddof=1) / (labels == 1).sum() + wins.mean(axis=0).var(ddof=1) / (labels == 0).sum()
     )
+    value = auc(scores, labels)
     centre = math.log(value / (1 - value))
     expected = [1 / (1 + math.exp(-centre - sign * 1.959964 * error / value / (1 - value))) for sign in (-1, 1)]
-    assert (low, high) == pytest.approx(expected, abs=1e-6)
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-6)
     separated = delong_interval([1.0, 2, 3, 4], [0, 0, 1, 1])
-    assert separated[0] == 1
-    assert math.isnan(separated[1])
-    assert all(math.isnan(number) for number in delong_interval([1.0, 2], [0, 0]))
+    assert separated.value == 1
+    assert math.isnan(separated.low)
+    assert "separated" in separated.reason
+    assert "single row" in delong_interval([1.0, 3, 2], [0, 0, 1]).reason
+    missing = delong_interval([1.0, 2], [0, 0])
+    assert math.isnan(missing.value)
+    assert "class 1" in missing.reason
 
 
 def test_delong_interval_covers():
@@ -204,8 +210,8 @@ def test_delong_interval_covers():
     labels = np.repeat([0, 1], [80, 20])
     covered = 0
     for _ in range(400):
-        _, low, high = delong_interval(1.5 * labels + rng.normal(size=100), labels)
-        covered += low <= truth <= high
+        found = delong_interval(1.5 * labels + rng.normal(size=100), labels)
+        covered += found.low <= truth <= found.high
     assert 364 <= covered <= 396
 
 

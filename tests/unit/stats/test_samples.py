@@ -92,6 +92,8 @@ def test_mean_interval_at_the_edges():
     """One value has no interval, none has no mean, equal values have one of no width, NaN gives NaN."""
     one, none, equal, broken = (mean_interval(values) for values in ([0.7], [], [0.1] * 3, [1.0, math.nan]))
     assert one.mean == 0.7
+    assert ("single" in one.reason, "no value" in none.reason, "not finite" in broken.reason) == (True, True, True)
+    assert equal.reason == ""
     assert all(math.isnan(value) for value in (one.sd, one.low, one.high, none.mean, none.low, broken.mean, broken.sd))
     assert (equal.mean, equal.sd, equal.low, equal.high) == (0.1, 0.0, 0.1, 0.1)
 

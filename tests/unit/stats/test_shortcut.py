@@ -49,6 +49,19 @@ def test_states(shift, state):
     assert (found.state, found.reason) == (state, "")
 
 
+@pytest.mark.parametrize("skill", [0.0, 1.0, 1.5, 2.5])
+def test_weak_and_strong_networks_alike(skill):
+    """From a shift of half a SD between segments on the alarm goes off, however good the network is inside them.
+
+    With a fixed threshold of 0.05 a good network, whose areas lie near 1, could never raise it.
+    """
+    for shift, state in ((0.1, "quiet"), (0.7, "raised"), (3.0, "raised")):
+        scores, labels, segments = two_segments(3, skill=skill, shift=shift, rows=(10_000, 10_000), shares=(0.35, 0.02))
+        found = shortcut_alarm(scores, labels, segments, resamples=40)
+        assert (shift, found.state) == (shift, state)
+        assert found.threshold == pytest.approx(min(0.05, 0.2 * (1 - found.local_mean)))
+
+
 def test_false_alarms_are_rare():
     """Without a shortcut at most 2 % of 100 sets raise the alarm, large or small; with one, nearly all large ones."""
     for rows, shift, least, most in (((300, 700), 0.0, 0, 2), ((60, 140), 0.0, 0, 2), ((600, 1400), 2.0, 95, 100)):

@@ -88,7 +88,8 @@ def test_binary_metrics(table):
     triage = triage_point(scores[:100], labels[:100])
     found = binary_metrics(scores, labels, thresholds=(0.2, 0.8), chosen={"triage": triage.threshold})
     low, high, chosen = operating_points(scores, labels, thresholds=(0.2, 0.8, triage.threshold))
-    assert (found["auc"], found["auc_low"], found["auc_high"]) == delong_interval(scores, labels)
+    area = delong_interval(scores, labels)
+    assert (found["auc"], found["auc_low"], found["auc_high"]) == (area.value, area.low, area.high)
     assert (found["sensitivity@0.2"], found["specificity@0.8"]) == (low.sensitivity, high.specificity)
     assert (found["mcc@triage"], found["safely_ruled_out@triage"]) == (chosen.mcc, chosen.safely_ruled_out)
     assert found["best_mcc"] == best_mcc_point(scores, labels).mcc
