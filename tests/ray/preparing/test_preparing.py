@@ -1,5 +1,6 @@
 """Preparing on a real local cluster: what is written, and what is reused."""
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -7,11 +8,15 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from PIL import Image
 
 from study.data.dicom import read_image
 from study.data.prepare import PrepareSettings, prepare_image
 from study.data.shards import open_dataset, read_manifest
+from study.distributed import preparing
 from study.distributed.preparing import manifest_for, plan_preparation, prepare_dataset
+from study.distributed.preparing_tables import image_settings, prepare_settings
+from study.errors import InputError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -166,3 +171,83 @@ def test_header_fills_what_the_table_lacks(table_config, tmp_path):
     assert set(manifest_for(table_config)["segment"]) == {"listed.unknown"}
     prepare_dataset(table_config)
     assert read_manifest(Path(table_config.prepared))["segment"].tolist() == expected
+
+
+def test_masks_replace_the_search_for_the_breast(table_config, make_table_config, watch, tmp_path):
+    """With a folder of masks the box is the mask's; an image without one is quarantined, and read once it has one."""
+    manifest, masks = manifest_for(table_config), tmp_path / "masks"
+    mask_hw = np.zeros((100, 100), dtype=np.uint8)
+    mask_hw[20:80, 10:60] = 1
+    for place, image_id in enumerate(manifest["image_id"].iloc[1:]):
+        folder = masks / "listed" if place % 2 else masks
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask_hw).save(folder / f"{image_id}.png")
+    config = make_table_config(masks=str(masks))
+    summary = prepare_dataset(config)
+    assert summary.quarantined == {"the mask is missing": 1}
+    about = open_dataset(config.prepared).about
+    assert str(masks) not in str(about)
+    first = open_dataset(config.prepared).manifest.iloc[0]
+    settings = PrepareSettings(image_hw=(SIZE, SIZE))
+    path, side = manifest.loc[1, "path"], manifest.loc[1, "laterality"]
+    expected = prepare_image(read_image(path), laterality=side, settings=settings, mask_hw=mask_hw > 0)
+    assert (first["box_left"], first["box_bottom"]) == (expected.box[0], expected.box[3])
+    Image.fromarray(mask_hw).save(masks / f"{manifest.loc[0, 'image_id']}.png")
+    steps = watch()
+    assert prepare_dataset(config, progress=steps).quarantined == {}
+    assert steps.read == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "frame_hw", "bits"),
+    [
+        ({"scaling": "multitask", "image_size": [64, 96], "width_multiple": 16}, None, 8),
+        ({"scaling": "periodic", "image_size": [48, 80], "bits": 16, "encoding": "zstd"}, (48, 80), 16),
+    ],
+)
+def test_other_scalings_and_depths(make_config, changes, frame_hw, bits):
+    """Frames of any form, 16 bits and compressed rows hold what the image function makes, on its own background."""
+    config = make_config(**changes)
+    prepare_dataset(config)
+    dataset, manifest = open_dataset(config.prepared), manifest_for(config)
+    kept = manifest[manifest["label"].notna() & (manifest["drop_reason"] == "")]
+    assert dataset.bits == bits
+    assert dataset.encoding == changes.get("encoding", "raw")
+    settings = prepare_settings(image_settings(config))
+    made = [
+        prepare_image(read_image(path), laterality=side, settings=settings)
+        for path, side in zip(kept["path"], kept["laterality"], strict=True)
+    ]
+    assert dataset.image_hw == (frame_hw or (64, max(each.frame_hw[1] for each in made)))
+    pixels = dataset.pixels(np.arange(len(dataset)))
+    for row, each in enumerate(made):
+        height, width = each.frame_hw
+        assert np.array_equal(pixels[row, :height, :width], each.framed())
+        assert (pixels[row, :, width:] == each.background).all()
+
+
+def test_encoding_follows_the_memory_and_stays(config, make_config, no_ray, monkeypatch):
+    """Where raw shards would not fit into half of the memory, rows are compressed; the choice is kept, and told."""
+    monkeypatch.setattr(preparing, "MEMORY_SHARE", 1e-9)
+    prepare_dataset(config)
+    dataset = open_dataset(config.prepared)
+    assert dataset.encoding == "zstd"
+    monkeypatch.undo()
+    assert plan_preparation(config).is_complete
+    with pytest.raises(InputError, match=r"is stored as zstd; data\.encoding is raw"):
+        plan_preparation(make_config(encoding="raw"))
+    fingerprint = dataset.fingerprint
+    shutil.rmtree(config.prepared)
+    prepare_dataset(make_config(encoding="raw"))
+    assert open_dataset(config.prepared).fingerprint == fingerprint
+
+
+def test_progress_tells_pace_and_quarantine(table_config, watch, tmp_path):
+    """Progress says how many files a second are read, how many were bad, and how long the rest will take."""
+    table = pd.read_csv(tmp_path / "list.csv")
+    (tmp_path / "files" / table["path"].iloc[0]).write_bytes(b"not an image")
+    steps = watch()
+    prepare_dataset(table_config, progress=steps)
+    last = steps.seen[-1]
+    assert (last.done, last.quarantined, last.eta_seconds) == (len(table), 1, 0.0)
+    assert all(step.rate > 0 and step.eta_seconds >= 0 for step in steps.seen)

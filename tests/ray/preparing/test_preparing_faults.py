@@ -99,6 +99,31 @@ def test_file_that_kills_its_process_costs_one_file(table_config, start_process,
     assert len(open_dataset(table_config.prepared)) == len(table) - 1
 
 
+def test_file_that_eats_memory_costs_one_file(table_config, start_process, tmp_path):
+    """A file whose decoder asks for all memory is refused it, and is quarantined; no worker dies for it."""
+    table = pd.read_csv(tmp_path / "list.csv")
+    (tmp_path / "files" / table["path"].iloc[1]).rename(tmp_path / "files" / "hungry.dcm")
+    table.loc[1, "path"] = "hungry.dcm"
+    table.to_csv(tmp_path / "list.csv", index=False)
+    with start_process(table_config) as process:
+        output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0
+    reason = "reading it takes more than 2 GiB of memory"
+    assert output.splitlines()[-1] == f"done {len(table) - 1} {{'{reason}': 1}}"
+
+
+def test_several_killers_in_one_block(table_config, start_process, tmp_path):
+    """A block with three files that kill their reader loses these three; the reader is started again after each."""
+    table = pd.read_csv(tmp_path / "list.csv")
+    for place in (0, 2, 3):
+        (tmp_path / "files" / table["path"].iloc[place]).rename(tmp_path / "files" / f"killer{place}.dcm")
+        table.loc[place, "path"] = f"killer{place}.dcm"
+    table.to_csv(tmp_path / "list.csv", index=False)
+    with start_process(table_config) as process:
+        output, _ = process.communicate(timeout=180)
+    assert output.splitlines()[-1] == f"done {len(table) - 3} {{'the decoder crashed': 3}}"
+
+
 def test_killed_preparation_goes_on(config, watch, start_process):
     """After SIGKILL the finished blocks are not read again."""
     wanted = plan_preparation(config).images
@@ -135,6 +160,21 @@ def test_too_many_bad_files_stop_the_preparation(table_config, make_table_config
     assert set(quarantine["stage"]) == {"read"}
     dropped = read_manifest(Path(table_config.prepared))["drop_reason"]
     assert (dropped == "quarantine: the file is missing").sum() == 1
+
+
+def test_limit_holds_for_a_finished_dataset_too(table_config, make_table_config, no_ray, tmp_path):
+    """A lower limit on a dataset that is there fails as it would have then, so that nobody trains on too little."""
+    table = pd.read_csv(tmp_path / "list.csv")
+    (tmp_path / "files" / table["path"].iloc[0]).write_bytes(b"not an image")
+    prepare_dataset(table_config)
+    no_ray()
+    strict = make_table_config(max_quarantined=0.0)
+    assert not plan_preparation(strict).is_complete
+    with pytest.raises(StudyError, match=r"1 of .* cannot be used; data\.max_quarantined allows 0%") as caught:
+        prepare_dataset(strict)
+    assert caught.value.exit_code == 1
+    assert plan_preparation(table_config).is_complete
+    assert len(open_dataset(table_config.prepared)) > 0
 
 
 def test_split_without_a_usable_image_is_refused(table_config):
