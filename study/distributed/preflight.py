@@ -55,13 +55,12 @@ def class_faults(partial: PartialStudy) -> list[Fault]:
 
     Training would run to its end and leave NaN.
     """
-    from study.data.labels import class_names
     from study.distributed.preparing_manifest import manifest_for
 
     if partial.data is None or partial.config is None or not NEEDS_ALL_CLASSES & {partial.config.metric}:
         return []
     manifest = manifest_for(partial.data)
-    names = class_names(partial.data.labels.task)
+    names = partial.data.labels.class_names
     kept = manifest[manifest["label"].notna()]
     needed = ("train", "val", "test") if partial.config.confirm else ("train", "val")
     lacking = [

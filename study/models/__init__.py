@@ -20,7 +20,7 @@ def make_model(
     in_channels: int = 1,
     pretrained: bool | str = False,
     drop_rate: float = 0.0,
-    image_size: int | None = None,
+    image_hw: tuple[int, int] | None = None,
 ) -> nn.Module:
     """Build a network that maps images [N, in_channels, H, W] to logits [N, num_outputs].
 
@@ -32,8 +32,8 @@ def make_model(
             ``.pth`` file with a state dict of the same backbone (read without unpickling code); the head is always
             fresh.
         drop_rate: dropout before the head, in [0, 1).
-        image_size: side of the square images in pixels; only backbones of fixed input size (vision transformers) look
-            at it.
+        image_hw: height and width of the images in pixels; only backbones of fixed input size (vision transformers)
+            look at it.
 
     Raises:
         InputError: an unknown name (with the nearest spellings), a number outside its range, or a file that does not
@@ -46,5 +46,5 @@ def make_model(
         in_channels=in_channels,
         pretrained=pretrained,
         drop_rate=drop_rate,
-        image_size=image_size,
+        image_hw=image_hw,
     )

@@ -25,14 +25,14 @@ def make_timm_classifier(
     in_channels: int = 1,
     pretrained: bool | str = False,
     drop_rate: float = 0.0,
-    image_size: int | None = None,
+    image_hw: tuple[int, int] | None = None,
 ) -> nn.Module:
     """Build a timm backbone with a fresh linear head; see ``study.models.make_model``."""
     _check_name(name)
     _check_numbers(num_outputs=num_outputs, in_channels=in_channels, drop_rate=drop_rate)
-    options = {"num_classes": num_outputs, "in_chans": in_channels, "drop_rate": drop_rate}
-    if image_size is not None and _has_fixed_size(name):
-        options["img_size"] = image_size
+    options: dict[str, Any] = {"num_classes": num_outputs, "in_chans": in_channels, "drop_rate": drop_rate}
+    if image_hw is not None and _has_fixed_size(name):
+        options["img_size"] = image_hw
     if isinstance(pretrained, str):
         return _from_file(name, path=Path(pretrained), options=options)
     if pretrained:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from study import checkpoint
+from study.checkpoint import store
 from study.checkpoint import TrainState
 from study.errors import StudyError
 from study.types import EpochResult
@@ -136,7 +137,7 @@ def test_directory_keeps_only_what_is_pointed_at(tmp_path):
     assert checkpoint.load_last(tmp_path).step == 6
     assert checkpoint.load_best(tmp_path).step == 3
     assert checkpoint.best_path(tmp_path) == root / "step_00000003"
-    assert set(checkpoint.load_weights(root / "step_00000003")) == set(make_parts()[0].state_dict())
+    assert set(checkpoint.load_step(root / "step_00000003").model) == set(make_parts()[0].state_dict())
     assert not list(tmp_path.rglob("*.pkl"))
     assert not list(tmp_path.rglob("*.pt"))
 
@@ -175,13 +176,13 @@ def test_older_attempt_is_fenced_off(tmp_path):
 def test_attempt_that_loses_the_race_while_writing_is_fenced_off(tmp_path, monkeypatch):
     """An attempt that is claimed away between its writing and its pointer does not move the pointer."""
     save_one(tmp_path, step=1)
-    write = checkpoint._write_step
+    write = store._write_step
 
     def slow_write(*args):
         write(*args)
         checkpoint.claim(tmp_path, 2)
 
-    monkeypatch.setattr(checkpoint, "_write_step", slow_write)
+    monkeypatch.setattr(store, "_write_step", slow_write)
     with pytest.raises(checkpoint.StaleAttempt):
         save_one(tmp_path, step=2)
     assert checkpoint.load_last(tmp_path).step == 1
@@ -242,7 +243,7 @@ def test_foreign_object_is_refused_before_anything_changes(tmp_path):
 def test_full_disk_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     """An error of the disk at any file write is reported as one, and the former checkpoint stays loadable."""
     save_one(tmp_path, step=1)
-    write, calls = checkpoint._write_bytes, []
+    write, calls = store._write_bytes, []
     for fail_at in range(4):
         calls.clear()
 
@@ -252,7 +253,7 @@ def test_full_disk_leaves_the_former_checkpoint(tmp_path, monkeypatch):
                 raise OSError(28, "No space left on device")
             return write(path, content)
 
-        monkeypatch.setattr(checkpoint, "_write_bytes", failing)
+        monkeypatch.setattr(store, "_write_bytes", failing)
         with pytest.raises(StudyError, match="No space left"):
             save_one(tmp_path, step=2)
         assert checkpoint.load_last(tmp_path).step == 1
@@ -273,7 +274,7 @@ def test_reader_follows_a_moving_pointer(tmp_path, monkeypatch):
             assert not path.exists()
         return load(path)
 
-    monkeypatch.setattr(checkpoint, "load_step", load_late)
+    monkeypatch.setattr(store, "load_step", load_late)
     assert checkpoint.load_last(tmp_path).step == 2
 
 
@@ -282,6 +283,7 @@ import sys
 from pathlib import Path
 import torch
 from study import checkpoint
+from study.checkpoint import store
 torch.set_num_threads(1)
 step = 0
 while True:
@@ -296,7 +298,7 @@ while True:
 
 def test_kill_never_leaves_half_a_checkpoint(tmp_path):
     """After SIGKILL at arbitrary moments of a writer, last and best load whole and belong to one step each."""
-    root = Path(checkpoint.__file__).parents[1]
+    root = Path(checkpoint.__file__).parents[2]
     for round_number in range(3):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         process = subprocess.Popen(

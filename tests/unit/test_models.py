@@ -88,7 +88,7 @@ def test_drop_rate_acts_while_training():
     """With dropout two passes in training mode differ; without it they do not."""
     images = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     for drop_rate in (0.0, 0.5):
-        model = make_model("test_vit", num_outputs=2, drop_rate=drop_rate, image_size=32).train()
+        model = make_model("test_vit", num_outputs=2, drop_rate=drop_rate, image_hw=(32, 32)).train()
         with torch.no_grad():
             assert torch.equal(model(images), model(images)) == (drop_rate == 0)
 
@@ -96,7 +96,7 @@ def test_drop_rate_acts_while_training():
 def test_image_size_reaches_backbones_of_fixed_size():
     """A vision transformer of fixed input size takes images of the study's size once it is told that size."""
     images = torch.zeros(1, 1, 64, 64)
-    assert make_model("vit_tiny_patch16_224", num_outputs=2, image_size=64)(images).shape == (1, 2)
+    assert make_model("vit_tiny_patch16_224", num_outputs=2, image_hw=(64, 64))(images).shape == (1, 2)
     with pytest.raises(AssertionError):
         make_model("vit_tiny_patch16_224", num_outputs=2)(images)
 

@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
+from study.checkpoint.encoding import decode, detached, encode
 from study.errors import StudyError
 from study.types import EpochResult
 
@@ -140,42 +140,37 @@ def load_step(path: Path) -> TrainState:
     with _explained(path / STATE_FILE):
         return TrainState(
             model=_read_tensors(path, MODEL_FILE, document),
-            optimiser=_decode(fields["optimiser"], tensors),
-            scaler=_decode(fields["scaler"], tensors),
+            optimiser=decode(fields["optimiser"], tensors),
+            scaler=decode(fields["scaler"], tensors),
             step=fields["step"],
             epoch=fields["epoch"],
-            partial=_decode(fields["partial"], tensors),
-            history=[EpochResult(**_decode(item, tensors)) for item in fields["history"]],
+            partial=decode(fields["partial"], tensors),
+            history=[EpochResult(**decode(item, tensors)) for item in fields["history"]],
             best_epoch=fields["best_epoch"],
-            best_value=_decode(fields["best_value"], tensors),
+            best_value=decode(fields["best_value"], tensors),
             identity=fields["identity"],
-            raw=_decode(fields["raw"], tensors),
+            raw=decode(fields["raw"], tensors),
         )
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Only the model's state dict of one step directory, for evaluation and prediction. Raises as `load_last`."""
-    return _read_tensors(path, MODEL_FILE, _read_document(path))
 
 
 def _write_step(target: Path, state: TrainState, attempt: int) -> None:
     target.mkdir()
     tensors: dict[str, Tensor] = {}
     fields = {
-        "optimiser": _encode(state.optimiser, "optimiser", tensors),
-        "scaler": _encode(state.scaler, "scaler", tensors),
+        "optimiser": encode(state.optimiser, "optimiser", tensors),
+        "scaler": encode(state.scaler, "scaler", tensors),
         "step": state.step,
         "epoch": state.epoch,
-        "partial": _encode(state.partial, "partial", tensors),
-        "history": [_encode(_epoch_fields(result), "history", tensors) for result in state.history],
+        "partial": encode(state.partial, "partial", tensors),
+        "history": [encode(_epoch_fields(result), "history", tensors) for result in state.history],
         "best_epoch": state.best_epoch,
-        "best_value": _encode(state.best_value, "best_value", tensors),
+        "best_value": encode(state.best_value, "best_value", tensors),
         "identity": state.identity,
-        "raw": _encode(state.raw, "raw", tensors),
+        "raw": encode(state.raw, "raw", tensors),
     }
     files = {
-        MODEL_FILE: _write_bytes(target / MODEL_FILE, bytes_from_tensors(_detached(state.model))),
-        OPTIMISER_FILE: _write_bytes(target / OPTIMISER_FILE, bytes_from_tensors(_detached(tensors))),
+        MODEL_FILE: _write_bytes(target / MODEL_FILE, bytes_from_tensors(detached(state.model))),
+        OPTIMISER_FILE: _write_bytes(target / OPTIMISER_FILE, bytes_from_tensors(detached(tensors))),
     }
     document = {"format": FORMAT, "attempt": attempt, "files": files, "state": fields, "digest": _digest(fields)}
     _write_bytes(target / STATE_FILE, json.dumps(document, allow_nan=False).encode())
@@ -184,59 +179,6 @@ def _write_step(target: Path, state: TrainState, attempt: int) -> None:
 def _epoch_fields(result: EpochResult) -> dict[str, Any]:
     metrics = {key: float(value) for key, value in result.metrics.items()}
     return {"epoch": result.epoch, "metrics": metrics, "images": result.images, "seconds": result.seconds}
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CPU copies that share no memory: safetensors refuses tied weights, loading writes to both of their names."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        storage = plain.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes:
-            plain = plain.clone()
-        seen.add(plain.untyped_storage().data_ptr())
-        result[name] = plain
-    return result
-
-
-def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Plain JSON for ``value``; tensors go to ``tensors`` under their path. Tuples, int keys and NaN survive."""
-    if isinstance(value, Tensor):
-        tensors[path] = value
-        return {"$tensor": path}
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
-    if isinstance(value, list | tuple):
-        items = [_encode(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
-        return items if isinstance(value, list) else {"$tuple": items}
-    if isinstance(value, Mapping):
-        return {"$items": [[key, _encode(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
-    raise StudyError(
-        f"{path} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts, lists and mappings",
-        f"turn {path} into plain Python data before saving",
-    )
-
-
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    match kind:
-        case "$tensor":
-            return tensors[content]
-        case "$float":
-            return float(content)
-        case "$tuple":
-            return tuple(_decode(item, tensors) for item in content)
-        case "$items":
-            return {key: _decode(item, tensors) for key, item in content}
-        case _:
-            raise KeyError(kind)
 
 
 def _write_bytes(path: Path, content: bytes) -> dict[str, Any]:
