@@ -178,12 +178,13 @@ def _reduced_jpeg2000(frame: memoryview, header: StreamHeader) -> Array:
 @contextmanager
 def _no_ignored_errors() -> Iterator[None]:
     """Raise what the HTJ2K decoder only prints, with paths, before it returns a part of the picture."""
-    seen: list[Any] = []
-    hook = sys.unraisablehook
+    seen: list[object] = []
+    hooks = sys.unraisablehook, sys.excepthook
     sys.unraisablehook = seen.append
+    sys.excepthook = lambda *error: seen.append(error)
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hooks
     if seen:
         raise ValueError("the decoder gave up")
