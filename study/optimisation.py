@@ -19,7 +19,7 @@ class TrainSettings:
 
     ``lr`` is the peak rate; ``checkpoint_seconds`` is the longest time between two checkpoints, 0 leaves those at the
     end of each epoch alone. While ``freeze_epochs`` last, the head alone learns. ``patience`` ends a run whose metric
-    has not become better for so many epochs. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
+    has not become better for so many epochs. ``channels_last`` auto is that memory layout on GPUs, where it is faster. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
     """
 
     epochs: int
@@ -41,7 +41,7 @@ class TrainSettings:
     freeze_epochs: int = 0
     patience: int | None = None
     ema_decay: float | None = None
-    channels_last: bool = False
+    channels_last: Literal["auto"] | bool = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     checkpoint_seconds: float = 600.0
 

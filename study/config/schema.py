@@ -66,32 +66,44 @@ class SamplerConfig(Section):
 class AugmentConfig(Section):
     """The augmentation policy of training images."""
 
-    policy: Literal["none", "mammogram"] = "mammogram"
+    policy: Literal["none", "mammogram", "multitask", "fundus"] = "mammogram"
 
 
 class OptimConfig(Section):
-    """Optimiser and learning-rate schedule; ``step_epochs`` and ``step_factor`` belong to schedule ``step``."""
+    """Optimiser and learning-rate schedule.
 
-    name: Literal["adamw"] = "adamw"
+    ``step_epochs`` belongs to schedule ``step``, ``plateau_epochs`` (epochs without progress) to ``plateau``,
+    ``step_factor`` to both, ``momentum`` to ``sgd``. For ``freeze_epochs`` the head learns alone.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Positive = 1e-3
     weight_decay: NotNegative = 0.01
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    momentum: Rate = 0.9
+    schedule: Literal["constant", "step", "cosine", "plateau"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     step_epochs: Count = 10
     step_factor: Fraction = 0.1
+    plateau_epochs: Annotated[int, Field(ge=0)] = 5
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
     clip_norm: Positive | None = 1.0
 
 
 class TrainConfig(Section):
     """One run: epochs, images per global batch, number format, minutes between checkpoints (0: every epoch alone).
 
-    ``metric`` picks the best epoch of a study that searches nothing; a search has its own, and this one stays null.
+    ``patience`` ends a run whose metric has not become better for so many epochs; ``ema_decay`` validates and keeps a
+    moving average of the weights. ``metric`` picks the best epoch of a study that searches nothing; a search has its
+    own, and this one stays null.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     checkpoint_minutes: NotNegative = 10.0
+    patience: Count | None = None
+    ema_decay: Fraction | None = None
+    channels_last: Literal["auto"] | bool = "auto"
     metric: str | None = None
 
 

@@ -38,7 +38,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         InputError: the prepared dataset is missing or damaged, or a name is unknown.
         EnvironmentFault: pretrained weights were asked for and cannot be had.
     """
-    dataset = open_dataset(Path(config.data.prepared))
+    dataset = open_dataset(config.data.prepared)
     if fingerprint and dataset.fingerprint != fingerprint:
         raise InputError(
             f"{config.data.prepared} was prepared again since the study began",
@@ -53,7 +53,8 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         num_outputs=criterion.num_outputs,
         pretrained=config.model.pretrained,
         drop_rate=config.model.drop_rate,
-        image_size=dataset.image_size,
+        in_channels=dataset.channels,
+        image_hw=dataset.image_hw,
     )
     settings = _settings(config, steps=epoch_steps, seed=seed)
     identity = _identity(config, dataset, seed=seed)
@@ -129,11 +130,18 @@ def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
         metric=config.metric,
         mode=config.mode,
         lr=optim.lr,
+        optimiser=optim.name,
         weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
         schedule=optim.schedule,
         warmup_steps=optim.warmup_steps,
         step_epochs=optim.step_epochs,
         step_factor=optim.step_factor,
+        plateau_epochs=optim.plateau_epochs,
+        freeze_epochs=optim.freeze_epochs,
+        patience=train.patience,
+        ema_decay=train.ema_decay,
+        channels_last=train.channels_last,
         clip_norm=optim.clip_norm,
         precision=train.precision,
         checkpoint_seconds=60.0 * train.checkpoint_minutes,

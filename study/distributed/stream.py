@@ -102,24 +102,28 @@ def _dataset(tables: list[pa.Table], settings: StreamSettings, dataset: Prepared
     # from_blocks keeps the blocks as they are; from_arrow starts a task of a whole CPU for each of them.
     return from_blocks(tables).map_batches(
         _load_rows,
-        fn_kwargs={"settings": settings},
+        fn_kwargs={"settings": settings, "blank": dataset.pixels(np.empty(0, dtype=np.int64))},
         batch_size=None,
         batch_format="numpy",
         num_cpus=settings.task_cpus,
     )
 
 
-def _load_rows(block: dict[str, npt.NDArray[np.int64]], settings: StreamSettings) -> dict[str, npt.NDArray[Any]]:
+def _load_rows(
+    block: dict[str, npt.NDArray[np.int64]], settings: StreamSettings, blank: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
     """Read and augment the rows of one block, in a Ray Data task.
 
-    A fault travels as data, for Ray Data wraps exceptions until neither type nor text is left.
+    A fault travels as data, beside pictures of the type and shape of ``blank`` [0, ...], for Ray Data wraps exceptions
+    until neither type nor text is left.
     """
     rows = block["row"]
     try:
         images_nhw, labels_n = _augmented(rows, block["draw"], settings)
         fault = ""
     except StudyError as error:
-        images_nhw, labels_n, fault = np.zeros((len(rows), 1, 1), np.uint8), np.zeros(len(rows), np.int64), str(error)
+        images_nhw, fault = np.zeros((len(rows), *blank.shape[1:]), blank.dtype), str(error)
+        labels_n = np.zeros(len(rows), np.int64)
     return {"image": images_nhw, "label": labels_n, "fault": np.full(len(rows), fault)}
 
 

@@ -116,7 +116,7 @@ def _train_step(run: Run, batch: Batch) -> float:
         group["lr"] = 0.0 if run.is_frozen and group["is_frozen_first"] else rate
     run.optimiser.zero_grad(set_to_none=True)
     images_nchw = to_input(batch.images_nchw.to(run.device, non_blocking=True))
-    if settings.channels_last:
+    if run.channels_last:
         images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
     with autocast_for(run.device, run.precision):
         logits_no = run.model(images_nchw)

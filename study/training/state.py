@@ -29,6 +29,7 @@ class Run:
     scaler: torch.amp.GradScaler
     device: torch.device
     precision: Precision
+    channels_last: bool
     directory: Path
     attempt: int
     step: int = 0
@@ -76,7 +77,8 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
     settings, network = parts.settings, parts.network
     precision = resolve_precision(settings.precision, device)
     network.to(device)
-    if settings.channels_last:
+    channels_last = device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last
+    if channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword of its own
     parts.criterion.to(device)
     run = Run(
@@ -87,6 +89,7 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda"),
         device=device,
         precision=precision,
+        channels_last=channels_last,
         directory=directory,
         attempt=attempt,
     )

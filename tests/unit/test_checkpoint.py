@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from study import checkpoint
-from study.checkpoint import store
-from study.checkpoint import TrainState
+from study.checkpoint import TrainState, store
 from study.errors import StudyError
 from study.types import EpochResult
 
