@@ -193,19 +193,21 @@ class Cycle:
         starts = np.flatnonzero(np.diff(block_of, prepend=-1))
         for start, stop in zip(starts, np.append(starts, len(cursors))[1:], strict=True):
             block = int(block_of[start])
-            out[start:stop] = self._shuffled(queue, block, length=length)[cursors[start:stop] - block * span]
+            inside = cursors[start:stop] - block * span
+            passes = int(inside[-1]) // length + 1  # a block's passes are made in order; later ones are not needed
+            out[start:stop] = self._shuffled(queue, block, shape=(passes, length))[inside]
         return out
 
-    def _shuffled(self, queue: int, block: int, *, length: int) -> Ints:
-        """All passes of one block of a queue, one independent permutation after the other."""
+    def _shuffled(self, queue: int, block: int, *, shape: tuple[int, int]) -> Ints:
+        """The first passes of one block of a queue, one independent permutation after the other."""
 
         def make() -> Ints:
-            units = np.arange(length, dtype=np.int64) + self.queues.start_q[queue]
-            passes = np.tile(units, (_passes_per_block(length), 1))
+            units = np.arange(shape[1], dtype=np.int64) + self.queues.start_q[queue]
+            passes = np.tile(units, (shape[0], 1))
             generator = stream_of(self.seed, _QUEUE_STREAM, queue, block)
             return generator.permuted(passes, axis=1, out=passes).reshape(-1)
 
-        return make() if length < SHUFFLE_BLOCK else self.last_passes.get(queue, block, make=make)
+        return make() if shape[1] < SHUFFLE_BLOCK else self.last_passes.get(queue, block, make=make)
 
     def queue_totals(self, num_draws: int) -> Ints:
         """How many of the first ``num_draws`` draws each queue gives, int64 [Q]."""
