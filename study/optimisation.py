@@ -19,7 +19,8 @@ class TrainSettings:
 
     ``lr`` is the peak rate; ``checkpoint_seconds`` is the longest time between two checkpoints, 0 leaves those at the
     end of each epoch alone. While ``freeze_epochs`` last, the head alone learns. ``patience`` ends a run whose metric
-    has not become better for so many epochs. ``channels_last`` auto is that memory layout on GPUs, where it is faster. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
+    has not become better for so many epochs. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
+    ``channels_last`` auto takes that memory layout on GPUs, where it is faster.
     """
 
     epochs: int

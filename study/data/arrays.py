@@ -4,22 +4,19 @@ import functools
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from study.data.files import file_state, open_file
+from study.data.files import ARRAY_MEMBER, file_state, open_file, whole_file
 from study.data.pictures import Colour, Picture, picture_of
 from study.errors import DicomError
-
-SEPARATOR: Final = ".npz::"
-PARTS: Final = 3
 
 
 def is_array_place(path: str | Path) -> bool:
     """Whether the place names one image of an array file."""
-    return SEPARATOR in str(path)
+    return ARRAY_MEMBER in str(path)
 
 
 def array_picture(path: str | Path, *, colour: Colour) -> Picture:
@@ -30,10 +27,10 @@ def array_picture(path: str | Path, *, colour: Colour) -> Picture:
     Raises:
         DicomError: no such file, member or index, or an array of another shape or type.
     """
-    parts = str(path).split("::")
-    if len(parts) != PARTS or not parts[2].isdecimal():
+    inside = str(path).partition(ARRAY_MEMBER)[2].partition("?")[0].split("::")
+    if len(inside) != len(("member", "index")) or not inside[1].isdecimal():
         raise DicomError("the place of an array image is not <file>.npz::<member>::<index>", "check the source's table")
-    place, member, index = parts[0], parts[1], int(parts[2])
+    place, member, index = whole_file(str(path)), inside[0], int(inside[1])
     images = _array(place, member, file_state(place))
     if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or images.dtype not in (np.uint8, np.uint16):
         expected = "uint8 or uint16 [N, rows, columns] or [N, rows, columns, 3]"

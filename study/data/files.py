@@ -60,9 +60,10 @@ def join(root: str | Path, *parts: str) -> str:
 
 
 def whole_file(place: str) -> str:
-    """The file that holds a place: ``a.npz`` for ``a.npz::images::3``, the place itself otherwise."""
-    name, mark, _ = place.partition(ARRAY_MEMBER)
-    return name + ARRAY_MEMBER.removesuffix("::") if mark else place
+    """The file that holds a place: ``a.npz?q`` for ``a.npz::images::3?q``, the place itself otherwise."""
+    name, mark, rest = place.partition(ARRAY_MEMBER)
+    _, question, query = rest.partition("?")
+    return name + ARRAY_MEMBER.removesuffix("::") + question + query if mark else place
 
 
 def why(error: OSError) -> str:

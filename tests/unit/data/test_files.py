@@ -182,3 +182,17 @@ def test_member_of_an_array_file():
     assert files.whole_file("/a/b.npz::train_images::7") == "/a/b.npz"
     assert files.whole_file("s3://x/b.npz::train_images::7") == "s3://x/b.npz"
     assert files.whole_file("/a/b::c.png") == "/a/b::c.png"
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("/data/a.npz::train_images::3", "/data/a.npz"),
+        ("s3://b/a.npz::train_images::3?region=x", "s3://b/a.npz?region=x"),
+        ("/data/a.png", "/data/a.png"),
+        ("s3://b/a.png?region=x", "s3://b/a.png?region=x"),
+    ],
+)
+def test_the_file_of_an_image(place, file):
+    """An image of an array file in a store is looked for without the store's options, and never found."""
+    assert files.whole_file(place) == file
