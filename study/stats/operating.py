@@ -138,8 +138,8 @@ def best_mcc_point(scores: ArrayLike, labels: ArrayLike) -> OperatingPoint:
     called = (last + 1).astype(np.float64)
     num_rows, positives = len(column), int(is_positive.sum())
     gain = true_positives * num_rows - called * positives
-    correlation = gain / np.sqrt(called * (num_rows - called))
-    best = int(np.flatnonzero(correlation >= correlation.max() - 1e-12 * np.abs(correlation).max())[0])
+    # The square, with its sign, is a ratio of whole numbers: equal correlations stay equal, and the first is taken.
+    best = int(np.argmax(gain * np.abs(gain) / (called * (num_rows - called))))
     return _point(column, is_positive, threshold=float(sorted_scores[last[best]]))
 
 

@@ -70,6 +70,9 @@ def test_triage_by_hand():
     assert (point.sensitivity, point.specificity) == (pytest.approx(0.95), pytest.approx(3 / 4))
     assert (point.ruled_out, point.safely_ruled_out) == (pytest.approx(4 / 24), pytest.approx(3 / 24))
     assert triage_point(scores, labels, sensitivity=1).threshold == pytest.approx(0.30)
+    # 0.55 * 100 is 55.00000000000001 in floats; 55 of 100 are enough all the same.
+    hundred = triage_point(np.arange(101), np.arange(101) > 0, sensitivity=0.55)
+    assert hundred.true_positives == 55
 
 
 @given(seed=st.integers(0, 1000), sensitivity=st.sampled_from([0.5, 0.8, 0.95, 1.0]))
@@ -94,6 +97,13 @@ def test_best_mcc_by_brute_force(seed, rows):
     found = np.array([matthews_corrcoef(labels, scores >= threshold) for threshold in candidates])
     assert point.mcc == pytest.approx(found.max(), abs=1e-12)
     assert point.threshold == candidates[np.flatnonzero(found >= found.max() - 1e-9)[-1]]
+
+
+def test_equally_good_thresholds():
+    """Of two thresholds with one correlation, the higher is taken."""
+    point = best_mcc_point([1, 2, 3, 4], [0, 1, 0, 1])
+    assert point.threshold == 4
+    assert point.mcc == pytest.approx(operating_points([1, 2, 3, 4], [0, 1, 0, 1], thresholds=[2])[0].mcc)
 
 
 @given(total=st.integers(1, 80), share=st.floats(0, 1), level=st.sampled_from([0.9, 0.95]))
