@@ -64,6 +64,9 @@ def prepare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the tables, show the counts, write nothing.")
     ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Then write a contact sheet of each augmentation policy.")
+    ] = False,
     overrides: Overrides = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
@@ -71,7 +74,7 @@ def prepare(
     """Make the dataset of a study file: crop, scale, pseudonymise, split; what exists is kept."""
     from study.cli.preparing import prepare_file
 
-    prepare_file(file, overrides=overrides or (), dry_run=dry_run)
+    prepare_file(file, overrides=overrides or (), dry_run=dry_run, preview=preview)
 
 
 @app.command()

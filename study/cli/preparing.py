@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 
-def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool) -> None:
+def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview: bool = False) -> None:
     """Make the dataset of a study file, or with ``dry_run`` only count what it would hold.
+
+    With ``preview``, contact sheets of the augmentation policies are written beside the dataset.
 
     Raises:
         ConfigError: the file has faults, or its data cannot be read.
@@ -33,6 +35,8 @@ def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool) -> None
         typer.echo(planned_text(partial.config), err=True)
         return
     _prepare(partial.config, file)
+    if preview:
+        typer.echo(f"\n{preview_text(partial.config)}", err=True)
 
 
 def _prepare(config: "StudyConfig", file: Path) -> None:
@@ -59,6 +63,18 @@ def _prepare(config: "StudyConfig", file: Path) -> None:
         except InterruptedStudy as error:
             raise InterruptedStudy(error.message, f"{program()} prepare {file}") from error
     typer.echo(f"prepared: {config.data.prepared}\n\n{prepared_text(config)}", err=True)
+
+
+def preview_text(config: "StudyConfig") -> str:
+    """Write the contact sheets and say where they are; those of a dataset in a store come to this folder."""
+    from study.data.files import is_remote, local_path
+    from study.report.preview import write_previews
+
+    place = config.data.prepared
+    name = place.partition("?")[0].rstrip("/").rpartition("/")[2]
+    beside = Path.cwd() if is_remote(place) else local_path(place).parent
+    files = write_previews(place, beside / f"{name}.preview", seed=config.seed)
+    return "\n".join(f"preview: {file}" for file in files)
 
 
 def planned_text(config: "StudyConfig") -> str:
