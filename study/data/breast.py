@@ -42,7 +42,7 @@ class BreastRegion:
     background: float
 
 
-def find_breast(pixels_hw: U16, *, margin: float, mask_hw: Bool | None = None) -> BreastRegion:
+def find_breast(pixels_hw: U16, *, margin: float, mask_hw: Bool | None = None, shrink: int = SHRINK) -> BreastRegion:
     """Find the breast in uint16 [rows, columns]; never fails.
 
     Without a component, or with one whose box is under 5 % of the frame, the result is the whole frame, side unclear.
@@ -50,9 +50,10 @@ def find_breast(pixels_hw: U16, *, margin: float, mask_hw: Bool | None = None) -
     and one at zero keeps film noise; on 214 films this one keeps every lesion centre.
 
     A mask that is given (bool of any size, same field of view) is taken as it is; one that is empty or too small is
-    passed over, since it tells of a segmentation that failed.
+    passed over, since it tells of a segmentation that failed. ``shrink`` is how much smaller the copy is on which the
+    breast is looked for.
     """
-    small = _shrink(pixels_hw)
+    small = _shrink(pixels_hw, shrink)
     background, threshold = _levels(small)
     if mask_hw is not None:
         given = _usable_region(mask_hw, frame_hw=pixels_hw.shape, margin=margin, background=background)
@@ -76,10 +77,10 @@ def _usable_region(
     return BreastRegion(box=box, mask_hw=mask_hw, side=_side(mask_hw), background=background)
 
 
-def _shrink(pixels_hw: U16) -> F32:
+def _shrink(pixels_hw: U16, factor: int) -> F32:
     """A copy at 1/8, or less reduced where that would leave too little to see."""
     longest, shortest = max(pixels_hw.shape), min(pixels_hw.shape)
-    return shrink_grey(pixels_hw, max(1, min(SHRINK, longest // SMALL_SIDE, shortest)))
+    return shrink_grey(pixels_hw, max(1, min(factor, longest // SMALL_SIDE, shortest)))
 
 
 def _levels(small: F32) -> tuple[float, float]:

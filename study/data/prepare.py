@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from study.data.breast import Bool, Box, BreastRegion, find_breast
+from study.data.breast import SHRINK, Bool, Box, BreastRegion, find_breast
 from study.data.dicom import DicomImage, ReadOptions
 from study.data.greyscale import Scaling, Stored, periodic_background, scaled_grey
 from study.data.mapping import Placement, points_to_prepared
@@ -171,7 +171,8 @@ def _region(image: DicomImage, *, settings: PrepareSettings, mask_hw: Bool | Non
     if image.pixels.ndim == 3:
         rows, cols = image.pixels.shape[:2]
         return BreastRegion(box=(0, 0, cols, rows), mask_hw=None, side=None, background=0.0)
-    return find_breast(image.pixels, margin=settings.margin, mask_hw=mask_hw)
+    shrink = SHRINK // image.reduced_by
+    return find_breast(image.pixels, margin=settings.margin, mask_hw=mask_hw, shrink=shrink)
 
 
 def _fit(
