@@ -43,10 +43,6 @@ class Census:
         """What a draw picks: ``image`` or ``patient``."""
         return "image" if self.patients_n is None else "patient"
 
-    def labels_of(self, segment: int) -> Ints:
-        """Classes present in a segment, ascending."""
-        return np.flatnonzero(self.counts_mk[segment])
-
     @property
     def present_segments(self) -> Ints:
         """Numbers of the segments that have a labelled image, ascending."""
