@@ -115,8 +115,7 @@ class PreparedDataset:
 
         Args:
             rows: row numbers [N].
-            out: an array of the result's shape and type that is filled and returned: fresh memory costs as much as the
-                pixels.
+            out: an array of the result's shape and type that is filled and returned, for loops that keep their memory.
 
         Returns:
             uint8 or uint16, [N, H, W] with one channel or [N, H, W, 3].

@@ -10,6 +10,7 @@ into their frame, by OpenCV, which sets the border and copies line by line in on
 then, for the checksum was read through the same mapping.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,10 +132,11 @@ class Shard:
         height_n, width_n, left_n, top_n, _ = numbers
         self.extent_hw = (int((top_n + height_n).max()), int((left_n + width_n).max()))
         self._places: list[tuple[int, ...]] = list(zip(*(column.tolist() for column in numbers), strict=True))
+        depth = () if self.channels == 1 else (self.channels,)
+        self._shapes = [(place[0], place[1], *depth) for place in self._places]
         _, offsets, data = batch.column("pixels").buffers()
         self._offsets: list[int] = np.frombuffer(offsets, dtype=np.int64)[: len(self._places) + 1].tolist()
         self._data = data  # keeps the mapping alive after the file handle is closed: many shards need no open files
-        self._bytes = np.frombuffer(data, dtype=np.uint8)
         self._check(height_n.astype(np.int64) * width_n * self.channels * self._dtype.itemsize)
 
     def __len__(self) -> int:
@@ -143,7 +145,7 @@ class Shard:
     def _check(self, bytes_n: NDArray[np.int64]) -> None:
         """Refuse numbers that point outside of the file; rows are read without looking again."""
         stored_n = np.diff(self._offsets)
-        if stored_n.min() < 0 or self._offsets[0] != 0 or self._offsets[-1] > self._bytes.size:
+        if stored_n.min() < 0 or self._offsets[0] != 0 or self._offsets[-1] > self._data.size:
             raise ValueError("offsets")
         if self.encoding not in ("raw", "zstd") or (self._codec is None and (stored_n != bytes_n).any()):
             raise ValueError("sizes")
@@ -152,24 +154,23 @@ class Shard:
 
     def content(self, row: int) -> Content:
         """One image as it was written; raw pixels are a view of the file that cannot be written to."""
-        height, width, left, top, background = self._places[row]
-        shape = (height, width) if self.channels == 1 else (height, width, self.channels)
-        start, stop = self._offsets[row : row + 2]
+        _, _, left, top, background = self._places[row]
+        return Content(pixels=self._pixels(row), offset=(left, top), background=background)
+
+    def _pixels(self, row: int) -> Pixels:
+        shape, dtype, start = self._shapes[row], self._dtype, self._offsets[row]
         if self._codec is None:
-            plain = self._bytes[start:stop]
-        else:
-            size = height * width * self.channels * self._dtype.itemsize
-            plain = np.frombuffer(self._codec.decompress(self._data.slice(start, stop - start), size), dtype=np.uint8)
-        pixels: Pixels = plain.view(self._dtype).reshape(shape)
-        return Content(pixels=pixels, offset=(left, top), background=background)
+            return np.ndarray(shape, dtype, self._data, start)
+        size = math.prod(shape) * dtype.itemsize
+        plain = self._codec.decompress(self._data.slice(start, self._offsets[row + 1] - start), size)
+        return np.ndarray(shape, dtype, plain)
 
     def frame_into(self, row: int, frame: Pixels) -> None:
         """Copy one image into its frame [H, W] or [H, W, 3] of the shard's kind, and set all around it."""
-        content = self.content(row)
-        (height, width), (left, top) = content.pixels.shape[:2], content.offset
+        height, width, left, top, background = self._places[row]
         below, right = frame.shape[0] - top - height, frame.shape[1] - left - width
-        value = (content.background,) * self.channels
-        cv2.copyMakeBorder(content.pixels, top, below, left, right, cv2.BORDER_CONSTANT, dst=frame, value=value)
+        value = (background,) * self.channels
+        cv2.copyMakeBorder(self._pixels(row), top, below, left, right, cv2.BORDER_CONSTANT, dst=frame, value=value)
 
 
 def read_shard(path: Path, *, expected: ShardRecord | None = None) -> Shard:
