@@ -1,68 +1,56 @@
 """Ordinal regression with conditional probabilities (CORN)."""
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from study.losses.base import Criterion
-from study.losses.class_weights import check_choice, class_weights_from_counts
+from study.losses.base import AdditiveCriterion
+from study.losses.links import as_single, conditional_probabilities
+from study.losses.setup import Setup
 
 
-class Corn(Criterion):
+def reached_shares(target_nk: Tensor) -> Tensor:
+    """``P(y >= k)`` of targets for k = 0..K-1, shape [N, K] in and out."""
+    return target_nk.flip(1).cumsum(dim=1).flip(1)
+
+
+class Corn(AdditiveCriterion):
     """CORN (Shi, Cao and Raschka 2021): K - 1 yes/no tasks, task k asks "above k?" of the rows that reach k.
 
     Output k is the logit of ``P(y > k | y >= k)``; ``P(y > k)`` is the product of the first k + 1 conditional
-    probabilities, so class probabilities are always valid. Row i takes part in the tasks 0 to min(y_i, K - 2).
+    probabilities, so class probabilities are always valid. Row i takes part in the tasks 0 to min(y_i, K - 2); a soft
+    target takes part in task k with its share ``P(y >= k)``.
 
     Args:
-        num_classes: K >= 2; the head has K - 1 outputs.
-        class_counts: K training counts, needed unless ``class_weights`` is ``none``.
-        class_weights: ``none``, ``balanced``, ``inv_sum1``, ``inv_meanK`` or ``sqrt_inv``; weight of a row in all its
-            tasks.
-        normaliser: divide by the weighted number of (row, task) pairs (``pairs``, as coral-pytorch 1.3 and later) or by
-            the number of rows (``batch``).
+        setup: classes, weights and divisor: the weighted number of (row, task) pairs (``pairs``, as coral-pytorch 1.3
+            and later), or the number of rows (``batch``) or of labelled rows (``labelled``).
 
     Raises:
         InputError: an argument outside these ranges.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        class_counts: Sequence[float] | None = None,
-        class_weights: str = "none",
-        normaliser: str = "pairs",
-    ) -> None:
-        weight_k = class_weights_from_counts(class_weights, num_classes=num_classes, class_counts=class_counts)
-        check_choice("normaliser", normaliser, ("pairs", "batch"))
-        super().__init__(class_weight_k=weight_k, num_outputs=num_classes - 1, divide_by_rows=normaliser == "batch")
+    normalisers: ClassVar[tuple[str, ...]] = ("pairs", "batch", "labelled")
 
-    def terms(self, logits_no: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, num_outputs=setup.num_classes - 1)
+
+    def cells(self, logits_no: Tensor, target_nk: Tensor) -> Tensor:
+        """Loss of each task, shape [N, K - 1]."""
+        reached_nk = reached_shares(target_nk)
+        above_no, stays_no = reached_nk[:, 1:], target_nk[:, :-1]
+        return -above_no * F.logsigmoid(logits_no) - stays_no * F.logsigmoid(-logits_no)
+
+    def terms(self, logits_no: Tensor, target_nk: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum of the row's task losses and weighted number of its tasks, two tensors of shape [N]."""
-        tasks_o = torch.arange(self.num_outputs, device=logits_no.device)
-        takes_part_no = target_n[:, None] >= tasks_o
-        is_above_no = target_n[:, None] > tasks_o
-        surprise_no = -F.logsigmoid(torch.where(is_above_no, logits_no, -logits_no))
-        weight_n = self.class_weight_of(target_n)
-        return weight_n * (takes_part_no * surprise_no).sum(dim=1), weight_n * takes_part_no.sum(dim=1)
+        weight_n = self.row_weight(target_nk)
+        tasks_n = reached_shares(target_nk)[:, :-1].sum(dim=1)
+        return weight_n * self.cells(logits_no, target_nk).sum(dim=1), weight_n * tasks_n
 
     def probabilities(self, logits_no: Tensor) -> Tensor:
-        """Class probabilities: ``P(y = k) = P(y > k - 1) (1 - P(y > k | y >= k))``.
-
-        Args:
-            logits_no: shape [N, K - 1].
-
-        Returns:
-            Shape [N, K], at least float32; rows are >= 0 and sum to 1.
-        """
-        logits_no = logits_no.to(torch.promote_types(logits_no.dtype, torch.float32))
-        above_no = torch.sigmoid(logits_no).cumprod(dim=1)
-        reached_nk = F.pad(above_no, (1, 0), value=1.0)
-        stays_nk = F.pad(torch.sigmoid(-logits_no), (0, 1), value=1.0)
-        return reached_nk * stays_nk
+        """Class probabilities by the running product, shape [N, K - 1] to [N, K]."""
+        return conditional_probabilities(logits_no)
 
     def decode(self, logits_no: Tensor) -> Tensor:
         """The predicted class: how many ``P(y > k)`` exceed 0.5.
@@ -75,5 +63,4 @@ class Corn(Criterion):
         Returns:
             Class indices, shape [N], int64.
         """
-        logits_no = logits_no.to(torch.promote_types(logits_no.dtype, torch.float32))
-        return (torch.sigmoid(logits_no).cumprod(dim=1) > 0.5).sum(dim=1)
+        return (torch.sigmoid(as_single(logits_no)).cumprod(dim=1) > 0.5).sum(dim=1)

@@ -1,51 +1,39 @@
 """Cross-entropy on softmax, with class weights and label smoothing."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from study.losses.base import Criterion
-from study.losses.class_weights import check_choice, check_number, class_weights_from_counts
+from study.losses.base import AdditiveCriterion
+from study.losses.checks import check_number
+from study.losses.setup import Setup
 
 
-class CrossEntropy(Criterion):
+class CrossEntropy(AdditiveCriterion):
     """Weighted cross-entropy with label smoothing, as in ``torch.nn.functional.cross_entropy``.
 
     One row gives ``(1 - eps) w_y (-log p_y) + (eps / K) sum_c w_c (-log p_c)``: the true class keeps ``1 - eps + eps /
-    K``.
+    K``. Soft targets q give ``sum_c q_c w_c (-log p_c)`` in the first part.
 
     Args:
-        num_classes: K >= 2; the head has K outputs.
-        class_counts: K training counts, needed unless ``class_weights`` is ``none``.
-        class_weights: ``none``, ``balanced``, ``inv_sum1``, ``inv_meanK`` or ``sqrt_inv``.
-        normaliser: divide by the sum of weights (``weight``) or by the number of rows (``batch``, as Keras does).
+        setup: classes, weights and divisor: the sum of weights (``weight``), the number of rows (``batch``, as Keras
+            does) or of labelled rows (``labelled``).
         label_smoothing: eps in [0, 1).
 
     Raises:
         InputError: an argument outside these ranges.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        class_counts: Sequence[float] | None = None,
-        class_weights: str = "none",
-        normaliser: str = "weight",
-        label_smoothing: float = 0.0,
-    ) -> None:
-        weight_k = class_weights_from_counts(class_weights, num_classes=num_classes, class_counts=class_counts)
-        check_choice("normaliser", normaliser, ("weight", "batch"))
-        super().__init__(class_weight_k=weight_k, num_outputs=num_classes, divide_by_rows=normaliser == "batch")
+    def __init__(self, setup: Setup, *, label_smoothing: float = 0.0) -> None:
+        super().__init__(setup)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, below=1.0)
 
-    def terms(self, logits_no: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
-        """Smoothed cross-entropy and class weight of each row, two tensors of shape [N]."""
+    def cells(self, logits_no: Tensor, target_nk: Tensor) -> Tensor:
+        """Smoothed cross-entropy by class, shape [N, K]."""
         surprise_nk = -torch.log_softmax(logits_no, dim=1)
-        weight_n = self.class_weight_of(target_n)
-        value_n = weight_n * surprise_nk.gather(1, target_n[:, None])[:, 0]
-        if self.label_smoothing > 0:
-            uniform_n = (surprise_nk * self.class_weight_k).mean(dim=1)
-            value_n = (1 - self.label_smoothing) * value_n + self.label_smoothing * uniform_n
-        return value_n, weight_n
+        smooth_nk = (1 - self.label_smoothing) * target_nk + self.label_smoothing / self.num_classes
+        return smooth_nk * surprise_nk
+
+    def terms(self, logits_no: Tensor, target_nk: Tensor) -> tuple[Tensor, Tensor]:
+        """Smoothed cross-entropy and class weight of each row, two tensors of shape [N]."""
+        cells_nk = self.cells(logits_no, target_nk)
+        return (cells_nk * self.class_weight_k.to(cells_nk)).sum(dim=1), self.row_weight(target_nk)
