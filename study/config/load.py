@@ -34,7 +34,7 @@ from study.space import Fault, check_space
 from study.space.spelling import listed, nearest, show
 
 MAX_BYTES: Final = 1 << 20
-FROM_ENVIRONMENT: Final = ("prepared", "root", "table", "pretrained")
+FROM_ENVIRONMENT: Final = ("prepared", "root", "table", "masks", "pretrained")
 VARIABLE: Final = re.compile(r"\$\{([^}]*)\}?")
 
 

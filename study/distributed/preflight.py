@@ -2,10 +2,11 @@
 
 import math
 import os
-from pathlib import Path
 from typing import Final
 
 from study.config import DataConfig, Fault, PartialStudy, ResourcesConfig, StudyConfig
+from study.data.files import is_file, is_remote, join, list_files, local_path, shown, why
+from study.data.shards import DATASET_FILE
 from study.distributed.cluster import Capacity
 from study.errors import InputError, StudyError
 
@@ -76,13 +77,36 @@ def class_faults(partial: PartialStudy) -> list[Fault]:
 
 
 def place_faults(data: DataConfig) -> list[Fault]:
-    """A prepared dataset that could not be written where the file wants it."""
-    parent = Path(data.prepared).absolute().parent
+    """A prepared dataset that could not be written where the file wants it, or masks that are not there."""
+    return [*_prepared_faults(data), *_mask_faults(data)]
+
+
+def _prepared_faults(data: DataConfig) -> list[Fault]:
+    if is_remote(data.prepared):
+        try:
+            is_file(join(data.prepared, DATASET_FILE))
+        except InputError as error:
+            return [Fault("data.prepared", error.message)]
+        except OSError as error:
+            return [Fault("data.prepared", f"{shown(data.prepared)}: {why(error)}; expected a place that answers")]
+        return []
+    parent = local_path(data.prepared).parent
     while not parent.exists():
         parent = parent.parent
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return []
     return [Fault("data.prepared", f"{data.prepared!r}: {parent} cannot be written to; expected a folder of yours")]
+
+
+def _mask_faults(data: DataConfig) -> list[Fault]:
+    """A folder of masks without a single one."""
+    if data.masks is None:
+        return []
+    try:
+        found = list_files(data.masks, suffixes=(".png",))
+    except InputError as error:
+        return [Fault("data.masks", error.message)]
+    return [] if found else [Fault("data.masks", f"{shown(data.masks)}: no PNG file there; expected a mask per image")]
 
 
 def model_faults(name: str) -> list[Fault]:

@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 
 from study.config import DataConfig, PhantomSource, Source
-from study.data.labels import LabelSettings, add_labels, add_segments, change_training_labels, finish_labels
+from study.data.files import is_remote, local_path
+from study.data.labels import LabelSettings, add_labels, change_training_labels, finish_labels
 from study.data.manifest import usable_rows
 from study.data.phantom import PhantomSettings, phantom_manifest
+from study.data.segments import add_segments
+from study.data.shards_cache import cache_folder
 from study.data.sources import read_source
 from study.data.splits import SplitSettings, split_manifest
 from study.data.summary import ManifestSummary, describe_manifest
@@ -35,7 +38,9 @@ def phantom_place(data: DataConfig, source: PhantomSource) -> tuple[Path, Phanto
     )
     # Other settings are other files: a study that asks for more patients does not meet the files of an older one.
     digest = hashlib.blake2b(json.dumps(asdict(settings), sort_keys=True).encode(), digest_size=4).hexdigest()
-    beside = Path(data.prepared).absolute().parent / "phantom-dicom" / f"{source.name}-{digest}"
+    # Phantoms are cheap to make and are made on this machine, also for a dataset in a store.
+    above = cache_folder() if is_remote(data.prepared) else local_path(data.prepared).parent
+    beside = above / "phantom-dicom" / f"{source.name}-{digest}"
     return Path(source.root).absolute() if source.root else beside, settings
 
 
