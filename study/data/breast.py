@@ -19,6 +19,7 @@ SMALL_SIDE: Final = 192
 LOW: Final = 0.05
 LEVELS: Final = 64
 BACKGROUND_SHARE: Final = 0.04
+DARK_AND_BRIGHT: Final = (0.005, 0.995)  # shares of the frame below the darkest and the brightest level that count
 OPENING: Final = 0.03
 SMALLEST_BOX: Final = 0.05
 CLEAR_SIDE: Final = 0.05
@@ -89,12 +90,14 @@ def _levels(small: F32) -> tuple[float, float]:
     The background is the darkest level with a real share of the frame, so that neither blacked-out labels on a grey
     film nor film noise decide it; where a breast fills the frame there is none, and the darkest pixels stand in.
     """
-    low, high = (float(value) for value in np.percentile(small, (0.5, 99.5)))
+    below = np.cumsum(np.bincount(small.astype(np.int32).ravel()))  # pixels up to each whole grey level
+    low, high = (int(level) for level in np.searchsorted(below, np.multiply(DARK_AND_BRIGHT, small.size)))
     if high <= low:
-        return low, low
-    counts = cv2.calcHist([small], [0], None, [LEVELS], [low, high])[: LEVELS // 4]
-    common = np.flatnonzero(counts >= BACKGROUND_SHARE * small.size)
-    background = low + float(common[0]) * (high - low) / LEVELS if common.size else low
+        return float(low), float(low)
+    edges = low + np.arange(LEVELS // 4 + 1) * ((high - low) / LEVELS)
+    until = np.where(edges > 0, below[np.ceil(edges).astype(np.int32) - 1], 0)
+    common = np.flatnonzero(np.diff(until) >= BACKGROUND_SHARE * small.size)
+    background = float(edges[common[0]]) if common.size else float(low)
     return background, background + LOW * (high - low)
 
 
@@ -145,9 +148,9 @@ def _disc(diameter_px: float) -> npt.NDArray[np.uint8]:
 def _box(mask_hw: Bool, *, frame_hw: tuple[int, int], margin: float) -> Box:
     """Bounding box in full px, widened by the margin and cut at the frame."""
     ratio_y, ratio_x = frame_hw[0] / mask_hw.shape[0], frame_hw[1] / mask_hw.shape[1]
-    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-    top, bottom = rows[0] * ratio_y, (rows[-1] + 1) * ratio_y
-    left, right = cols[0] * ratio_x, (cols[-1] + 1) * ratio_x
+    first_col, first_row, cols, rows = cv2.boundingRect(mask_hw.view(np.uint8))
+    top, bottom = first_row * ratio_y, (first_row + rows) * ratio_y
+    left, right = first_col * ratio_x, (first_col + cols) * ratio_x
     extra = margin * max(bottom - top, right - left)
     return (
         max(0, int(np.floor(left - extra))),
@@ -160,8 +163,8 @@ def _box(mask_hw: Bool, *, frame_hw: tuple[int, int], margin: float) -> Box:
 def _side(mask_hw: Bool) -> Literal["L", "R"] | None:
     """The half of the full frame that holds more tissue; None where the halves differ by under 5 %."""
     half = mask_hw.shape[1] // 2
-    left = float(mask_hw[:, :half].sum())
-    right = float(mask_hw[:, mask_hw.shape[1] - half :].sum())
+    left = cv2.countNonZero(mask_hw[:, :half].view(np.uint8))
+    right = cv2.countNonZero(mask_hw[:, mask_hw.shape[1] - half :].view(np.uint8))
     if left + right == 0 or abs(left - right) < CLEAR_SIDE * (left + right):
         return None
     return "L" if left > right else "R"
