@@ -1,17 +1,22 @@
 """Kinds of values in the study file: bounds and forms that several fields share, with what was expected in words."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from study.config.names import SEGMENT_COLUMNS, SPLITS
+from study.config.names import NUMBER_COLUMNS, SEGMENT_COLUMNS, SPLITS
 from study.space import SearchSpace, check_space
 from study.space.spelling import hint, show
 
 SOURCE_RULES: Final = (*SPLITS, "official")
+
+
+BINNED = "{column: age, bins: [50, 60]}"
 
 
 def expected(text: str) -> PydanticCustomError:
@@ -64,10 +69,28 @@ def _as_not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     raise said("empty: expected at least one entry")
 
 
-def _as_segment(column: str) -> str:
-    if column in SEGMENT_COLUMNS:
-        return column
-    raise expected(f"one of {', '.join(SEGMENT_COLUMNS)}{hint(column, SEGMENT_COLUMNS)}")
+def _as_segment(value: object) -> str | dict[str, Any]:
+    """A column of words, or a column of numbers with the bounds at which it is cut."""
+    if isinstance(value, str) and value in SEGMENT_COLUMNS:
+        return value
+    if isinstance(value, Mapping):
+        return _as_binned(value)
+    near = hint(value, SEGMENT_COLUMNS) if isinstance(value, str) else ""
+    raise expected(f"one of {', '.join(SEGMENT_COLUMNS)}, or as {BINNED}{near}")
+
+
+def _as_binned(value: Mapping[Any, Any]) -> dict[str, Any]:
+    column, bins = value.get("column"), value.get("bins")
+    if set(value) != {"column", "bins"} or column not in NUMBER_COLUMNS:
+        raise expected(f"{BINNED}, the column one of {', '.join(NUMBER_COLUMNS)}")
+    numbers = list(bins) if isinstance(bins, list | tuple) else []
+    if not numbers or not all(map(_is_number, numbers)) or any(low >= high for low, high in pairwise(numbers)):
+        raise expected(f"{BINNED}, with bins that ascend")
+    return {"column": column, "bins": numbers}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_weights(value: object) -> object:
@@ -144,7 +167,7 @@ ClassName = Annotated[str, AfterValidator(_as_class_name)]
 SourceRules = Annotated[dict[str, Any], PlainValidator(_as_source_rules)]
 Space = Annotated[SearchSpace, PlainValidator(_as_space), PlainSerializer(SearchSpace.to_raw)]
 ShortSlug = Annotated[str, AfterValidator(_as_short_slug)]
-Segment = Annotated[str, AfterValidator(_as_segment)]
+Segment = Annotated[Any, PlainValidator(_as_segment)]
 Vendor = Literal["Alpha", "Beta", "Gamma", "Delta"]
 Weights = Annotated[bool | str, BeforeValidator(_as_weights)]
 Concurrent = Annotated[Literal["auto"] | int, BeforeValidator(_as_concurrent)]

@@ -40,6 +40,7 @@ CLASS_NAMES: Final[dict[str, tuple[str, ...]]] = {
 }
 SUB_GRADES: Final = (*CLASS_NAMES["birads"][:3], "birads_4a", "birads_4b", "birads_4c", *CLASS_NAMES["birads"][4:])
 SPLITS: Final = ("train", "val", "test")
+NUMBER_COLUMNS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
 SEGMENT_COLUMNS: Final = ("source", "manufacturer", "model", "view", "laterality", "density", "image_kind")
 LATER: Final[dict[str, tuple[str, ...]]] = {
     "search.algorithm": ("grid", "gp", "nsga2"),

@@ -4,23 +4,19 @@ Each task has three columns: its class index (``label_column``: ``<task>``, or `
 column of that name), ``<task>_uncertainty`` and ``<task>_origin``. ``label`` is that of the task that decides.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from study.data.experiments import flip, leave_out, made_from, synthesise
 from study.data.manifest import MANIFEST_COLUMNS, usable_rows
-from study.data.tasks import LabelSettings, class_names, near, truth_of
+from study.data.tasks import LabelSettings, class_names, truth_of
 from study.data.uncertainty import uncertainty_of
-from study.errors import InputError
 
 __all__ = [
     "LabelSettings",
     "add_labels",
-    "add_segments",
     "apply_labels",
     "change_training_labels",
     "class_names",
@@ -29,7 +25,6 @@ __all__ = [
     "task_columns",
 ]
 
-UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 NO_SPLIT: Final = ""
 LEFT_OUT: Final = "the label was left out"
 
@@ -123,30 +118,3 @@ def _names_of(task: str, manifest: pd.DataFrame, settings: LabelSettings) -> pd.
         return truth_of(task, manifest, settings).name
     names: Mapping[int, str] = dict(enumerate(_classes(task, settings)))
     return manifest[label_column(task)].map(names, na_action="ignore").astype("str")
-
-
-def add_segments(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Add ``segment``: the values of the columns joined by a dot, safe for a metric's name.
-
-    Every character but letters, digits, ``_`` and ``-`` becomes ``_``; a missing value becomes ``unknown``; without
-    columns there is one segment, ``all``.
-
-    Raises:
-        InputError: a column that the manifest does not have.
-    """
-    for column in columns:
-        if column not in manifest:
-            known = [str(name) for name in manifest.columns]
-            raise InputError(f"segments name a column {column!r} that is not there{near(column, known)}")
-    if not columns:
-        return manifest.assign(segment=pd.Series("all", index=manifest.index, dtype="str"))
-    parts = [[_safe(value) for value in manifest[column]] for column in columns]
-    joined = [".".join(values) for values in zip(*parts, strict=True)]
-    return manifest.assign(segment=pd.Series(np.asarray(joined, dtype=object), index=manifest.index).astype("str"))
-
-
-def _safe(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "unknown"
-    text = f"{value:g}" if isinstance(value, float) else str(value).strip()
-    return UNSAFE.sub("_", text) or "unknown"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from study.config import DataConfig
 from study.data.files import copy, join, local_path, write_bytes
+from study.data.labels import task_columns
 from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE
 from study.distributed.preparing_manifest import needed_rows
 from study.distributed.preparing_store import Layout, clear_work, put_in_place, remove_unlisted
@@ -163,7 +164,8 @@ def _check_splits(counts: Mapping[str, Mapping[str, int]]) -> None:
 def fingerprint_of(clean: pd.DataFrame, data: DataConfig) -> str:
     """Hash over the settings and over what training sees of each usable image: place, class, segment, split, pixels."""
     usable = clean[clean["shard"].notna()]
-    columns = usable[["source", "segment", "label", "split", "pixel_crc32"]].astype("str")
+    names = ["source", "segment", "label", "split", "pixel_crc32", *task_columns(data.labels.tasks)]
+    columns = usable[names].astype("str")
     rows = pd.util.hash_pandas_object(columns, index=False).to_numpy()
     settings = json.dumps(public_settings(data), sort_keys=True)
     return hashlib.blake2b(settings.encode() + rows.tobytes(), digest_size=16).hexdigest()

@@ -10,9 +10,10 @@ import pandas as pd
 from study.config import DataConfig
 from study.data.files import file_states, join, list_files, shown, whole_file, why
 from study.data.identity import hash_ids
-from study.data.labels import add_segments, task_columns
+from study.data.labels import task_columns
 from study.data.manifest import MANIFEST_COLUMNS
 from study.data.prepare import PrepareSettings
+from study.data.segments import add_segments
 from study.distributed.preparing_manifest import manifest_for, needed_rows
 from study.errors import InputError
 

@@ -14,6 +14,7 @@ from study.config import (
     StudyConfig,
     check_study_file,
     config_warnings,
+    config_yaml,
     load_config,
     raise_faults,
 )
@@ -199,6 +200,7 @@ def test_no_consequential_faults(write: Write, raw: dict[str, Any]) -> None:
 
 def test_warnings(write: Write, raw: dict[str, Any]) -> None:
     """Class weights beside a balancing sampler pass in silence, fixed or searched."""
+    raw["loss"]["class_weight_source"] = "raw"
     assert config_warnings(load_config(write(raw))) == []
     raw["search"]["space"]["sampler.name"] = {"choice": ["none", "label"]}
     partial, faults = check_study_file(write(raw))
@@ -229,3 +231,30 @@ def test_a_head_that_learns_alone_for_ever_is_a_fault(write: Write) -> None:
     """Freezing for all epochs trains the head alone, and nobody is told."""
     faults = faults_of(write(f"{SMALLEST}train: {{epochs: 3}}\noptim: {{freeze_epochs: 3}}\n"))
     assert faults == [("optim.freeze_epochs", "3: expected less than train.epochs, which is 3")]
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ("[{column: age, bins: [60, 50]}]", "with bins that ascend"),
+        ("[{column: age, bins: []}]", "with bins that ascend"),
+        ("[{column: age, bins: [50, sixty]}]", "with bins that ascend"),
+        ("[{column: vendor, bins: [1]}]", "the column one of age, rows"),
+        ("[{column: age}]", "the column one of age, rows"),
+        ("[manufacturers]", "did you mean 'manufacturer'?"),
+        ("[age]", "or as {column: age, bins: [50, 60]}"),
+    ],
+)
+def test_segments_that_cannot_be(write: Write, segments: str, message: str) -> None:
+    """A wrong grouping shows only after the images were prepared."""
+    faults = faults_of(write(SMALLEST.replace("}]}", f"}}], segments: {segments}}}")))
+    assert [path for path, _ in faults] == ["data.segments.0"]
+    assert message in faults[0][1]
+
+
+def test_segments_by_intervals_of_a_number(write: Write) -> None:
+    """Ages cannot be grouped, or the study file that is kept says something else."""
+    text = SMALLEST.replace("}]}", "}], segments: [source, {column: age, bins: [50, 60.5]}]}")
+    config = load_config(write(text))
+    assert list(config.data.segments) == ["source", {"column": "age", "bins": [50, 60.5]}]
+    assert load_config(write(config_yaml(config))) == config

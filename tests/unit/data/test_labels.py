@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.data.labels import LabelSettings, add_segments, apply_labels, class_names, label_column, task_columns
+from study.data.labels import LabelSettings, apply_labels, class_names, label_column, task_columns
 from study.data.manifest import finish_manifest
 from study.data.tasks import CLASSES
 from study.errors import InputError
@@ -249,31 +249,3 @@ def test_bad_assessments(task):
     """An assessment outside of the scale becomes a class or is dropped in silence."""
     with pytest.raises(InputError, match=r"2 rows .* such as 7"):
         apply_labels(manifest_of(birads=[1, 7, 8]), LabelSettings(task=task))
-
-
-class TestSegments:
-    """Segments are names that are safe in metrics, files and URLs."""
-
-    def test_joined(self):
-        """Values are not joined by a dot, or unsafe characters stay."""
-        manifest = manifest_of(manufacturer=["HOLOGIC, Inc.", "GE", None], view=["CC", "MLO", "CC"])
-        assert list(add_segments(manifest, ["source", "manufacturer"])["segment"]) == [
-            "s.HOLOGIC__Inc_",
-            "s.GE",
-            "s.unknown",
-        ]
-        assert list(add_segments(manifest, ["view"])["segment"]) == ["CC", "MLO", "CC"]
-
-    def test_numbers_and_blanks(self):
-        """A number is written with a fraction that is not there, or a blank is not unknown."""
-        manifest = manifest_of(bits_stored=[12.0, np.nan], model=["x/y", "  "])
-        assert list(add_segments(manifest, ["bits_stored", "model"])["segment"]) == ["12.x_y", "unknown.unknown"]
-
-    def test_none(self):
-        """Without columns there is not one segment."""
-        assert set(add_segments(manifest_of(birads=[1, 2]), [])["segment"]) == {"all"}
-
-    def test_unknown_column(self):
-        """A column that is not there is ignored."""
-        with pytest.raises(InputError, match="did you mean 'manufacturer'"):
-            add_segments(manifest_of(birads=[1]), ["manufacturers"])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.data import labels
+from study.data.manifest import finish_manifest
 from study.data.segments import Binned, add_segments
 from study.errors import InputError
 
@@ -14,6 +14,12 @@ AGES = [49.0, 50.0, 59.9, 60.0, np.nan, 12.0]
 def table(**columns):
     rows = len(next(iter(columns.values())))
     return pd.DataFrame({"source": pd.Series(["site a"] * rows, dtype="str"), **columns})
+
+
+def manifest_of(**columns):
+    rows = len(next(iter(columns.values())))
+    ids = [str(number) for number in range(rows)]
+    return finish_manifest(pd.DataFrame({"patient_id": ids, "image_id": ids} | columns), source="s")
 
 
 def segments_of(frame, *parts):
@@ -59,18 +65,6 @@ def test_nullable_and_whole_numbers():
     assert segments_of(table(age=ages), {"column": "age", "bins": [2]}) == ["age_under_2", "unknown", "age_2_up"]
 
 
-def test_columns_alone_are_named_as_before():
-    """Without bins the names are those that prepared datasets have: the same text for every kind of value."""
-    frame = table(
-        model=pd.Series(["x y", None, "", " z "], dtype="str"),
-        bits_stored=[12.0, np.nan, 14.5, 12.0],
-        flag=pd.Series([True, False, None, True], dtype="object"),
-    )
-    for parts in ([], ["source"], ["model", "source"], ["bits_stored", "model", "flag"]):
-        expected = labels.add_segments(frame, parts)["segment"]
-        pd.testing.assert_series_equal(add_segments(frame, parts)["segment"], expected)
-
-
 def test_two_names_of_one_spelling_are_one_segment():
     """Values that differ only in characters a metric's name cannot have fall together, and the index stays."""
     frame = table(model=pd.Series(["a b", "a_b"], dtype="str")).set_index(pd.Index([7, 3]))
@@ -96,3 +90,31 @@ def test_wrong_parts_are_refused(part, words):
     """What cannot be cut is refused in words that name the column and what was found."""
     with pytest.raises(InputError, match=words):
         add_segments(table(age=AGES), [part])
+
+
+class TestSegments:
+    """Segments are names that are safe in metrics, files and URLs."""
+
+    def test_joined(self):
+        """Values are not joined by a dot, or unsafe characters stay."""
+        manifest = manifest_of(manufacturer=["HOLOGIC, Inc.", "GE", None], view=["CC", "MLO", "CC"])
+        assert list(add_segments(manifest, ["source", "manufacturer"])["segment"]) == [
+            "s.HOLOGIC__Inc_",
+            "s.GE",
+            "s.unknown",
+        ]
+        assert list(add_segments(manifest, ["view"])["segment"]) == ["CC", "MLO", "CC"]
+
+    def test_numbers_and_blanks(self):
+        """A number is written with a fraction that is not there, or a blank is not unknown."""
+        manifest = manifest_of(bits_stored=[12.0, np.nan], model=["x/y", "  "])
+        assert list(add_segments(manifest, ["bits_stored", "model"])["segment"]) == ["12.x_y", "unknown.unknown"]
+
+    def test_none(self):
+        """Without columns there is not one segment."""
+        assert set(add_segments(manifest_of(birads=[1, 2]), [])["segment"]) == {"all"}
+
+    def test_unknown_column(self):
+        """A column that is not there is ignored."""
+        with pytest.raises(InputError, match="did you mean 'manufacturer'"):
+            add_segments(manifest_of(birads=[1]), ["manufacturers"])
