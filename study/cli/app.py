@@ -67,6 +67,7 @@ def prepare(
     preview: Annotated[
         bool, typer.Option("--preview", help="Then write a contact sheet of each augmentation policy.")
     ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Then show what the sampler's batches hold.")] = False,
     overrides: Overrides = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
@@ -74,7 +75,7 @@ def prepare(
     """Make the dataset of a study file: crop, scale, pseudonymise, split; what exists is kept."""
     from study.cli.preparing import prepare_file
 
-    prepare_file(file, overrides=overrides or (), dry_run=dry_run, preview=preview)
+    prepare_file(file, overrides=overrides or (), dry_run=dry_run, preview=preview, plan=plan)
 
 
 @app.command()

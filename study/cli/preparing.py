@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 
-def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview: bool = False) -> None:
+def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview: bool, plan: bool) -> None:
     """Make the dataset of a study file, or with ``dry_run`` only count what it would hold.
 
-    With ``preview``, contact sheets of the augmentation policies are written beside the dataset.
+    Then, with ``preview``, contact sheets of the augmentation policies are written beside the dataset, and with
+    ``plan`` what the sampler makes of it is shown, as text and as a picture.
 
     Raises:
         ConfigError: the file has faults, or its data cannot be read.
@@ -37,6 +38,8 @@ def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview
     _prepare(partial.config, file)
     if preview:
         typer.echo(f"\n{preview_text(partial.config)}", err=True)
+    if plan:
+        typer.echo(f"\n{plan_text(partial.config)}", err=True)
 
 
 def _prepare(config: "StudyConfig", file: Path) -> None:
@@ -67,14 +70,36 @@ def _prepare(config: "StudyConfig", file: Path) -> None:
 
 def preview_text(config: "StudyConfig") -> str:
     """Write the contact sheets and say where they are; those of a dataset in a store come to this folder."""
-    from study.data.files import is_remote, local_path
     from study.report.preview import write_previews
+
+    files = write_previews(config.data.prepared, _preview_folder(config), seed=config.seed)
+    return "\n".join(f"preview: {file}" for file in files)
+
+
+def plan_text(config: "StudyConfig") -> str:
+    """What a run's batches hold: shares and repeats by segment and class, the first batches, and where the picture is.
+
+    Raises:
+        InputError: a sampler that this dataset cannot feed.
+    """
+    from study.data.shards import open_dataset
+    from study.distributed.runs import plan_run, write_plan
+
+    dataset = open_dataset(config.data.prepared)
+    plan, _ = plan_run(config, dataset, seed=config.seed)
+    folder = _preview_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = write_plan(plan, folder, classes=dataset.classes)
+    return "\n".join([*summary.lines(dataset.classes), f"plan: {folder / 'plan.png'}"])
+
+
+def _preview_folder(config: "StudyConfig") -> Path:
+    """Beside the dataset; of a dataset in a store, in the folder where the command runs."""
+    from study.data.files import is_remote, local_path
 
     place = config.data.prepared
     name = place.partition("?")[0].rstrip("/").rpartition("/")[2]
-    beside = Path.cwd() if is_remote(place) else local_path(place).parent
-    files = write_previews(place, beside / f"{name}.preview", seed=config.seed)
-    return "\n".join(f"preview: {file}" for file in files)
+    return (Path.cwd() if is_remote(place) else local_path(place).parent) / f"{name}.preview"
 
 
 def planned_text(config: "StudyConfig") -> str:

@@ -7,6 +7,7 @@ from study.config import StudyConfig
 from study.types import RunSpec
 
 RETRY_ROOM: Final = 100  # attempts that the slots may add within one attempt of the ledger
+PLAN_FILES: Final = ("plan.png", "plan.json")
 RUN_FILES: Final = ("predictions_{}.parquet", "confusion_{}.json", "{}.png")
 
 
@@ -36,5 +37,5 @@ def make_spec(
 
 def artifacts(directory: Path) -> list[Path]:
     """The small files of a run that belong in MLflow; only those that exist."""
-    names = [name.format(split) for split in ("val", "test") for name in RUN_FILES]
+    names = [*(name.format(split) for split in ("val", "test") for name in RUN_FILES), *PLAN_FILES]
     return [directory / name for name in names if (directory / name).exists()]

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,8 @@ import torch.distributed as dist
 
 from study.config import StudyConfig
 from study.data.augment import tune_malloc
-from study.distributed.runs import build_run, evaluate_best
+from study.data.sampling import Plan
+from study.distributed.runs import build_run, evaluate_best, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
 from study.errors import StudyError, TrainingFault
@@ -176,7 +177,17 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     )
     if outcome.state == "complete" and outcome.best_epoch:
         evaluate_best(parts, directory, split="val", device=_device(), write=link.rank == 0)
+        if link.rank == 0:
+            _write_plan(plan, directory, parts.dataset.classes)
     return outcome
+
+
+def _write_plan(plan: Plan, directory: Path, classes: Sequence[str]) -> None:
+    """A full disk or a font that is missing must not cost a trained run."""
+    try:
+        write_plan(plan, directory, classes=classes)
+    except (OSError, ValueError, RuntimeError):
+        logger.exception("the plan of run %s could not be written", directory.name)
 
 
 def _device() -> torch.device:
