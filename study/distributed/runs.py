@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from study import checkpoint
 from study.config import StudyConfig
 from study.data.sampling import Plan, make_plan
+from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
 from study.errors import InputError, StudyError
 from study.figures import write_run_figure
+from study.figures_plan import write_plan_figure
 from study.inference import Predictions, prediction_metrics, prediction_table
 from study.losses import make_criterion
 from study.losses.base import Criterion
@@ -89,6 +92,23 @@ def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tup
     return plan.lasting(steps * config.train.epochs), steps
 
 
+def write_plan(plan: Plan, directory: Path, *, classes: Sequence[str]) -> PlanSummary:
+    """Write ``plan.png`` and ``plan.json`` into a folder: what the batches of a run hold."""
+    summary = plan.describe()
+    write_plan_figure(
+        directory / "plan.png",
+        title="\n".join(summary.lines(classes)[:2]),
+        table=summary.table,
+        num_draws=summary.num_steps * summary.batch_size,
+        batches=summary.batches,
+        classes=classes,
+    )
+    partial = directory / ".plan.partial"
+    partial.write_text(json.dumps(summary.to_record(), indent=1), encoding="utf-8")
+    partial.replace(directory / "plan.json")
+    return summary
+
+
 def evaluate_best(
     parts: RunParts, directory: Path, *, split: SplitName, device: torch.device, write: bool
 ) -> RunOutcome:
@@ -112,12 +132,25 @@ def evaluate_best(
 
 
 def _criterion(config: StudyConfig, dataset: PreparedDataset, plan: Plan) -> Criterion:
-    """The loss; class weights come from the classes as the plan draws them, since that is what the loss sees."""
+    """The loss, with the classes of the training split and as the plan draws them.
+
+    The latter are scaled to the size of the split, because some formulas depend on how many images there are.
+    """
     params: dict[str, Any] = config.loss.model_dump(mode="json")
     name = params.pop("name")
+    num_classes = len(dataset.classes)
+    labels_n = dataset.labels_n[dataset.rows("train")]
+    raw_k = np.bincount(labels_n[labels_n >= 0], minlength=num_classes)
     drawn = plan.class_counts()
-    counts_k = np.pad(drawn, (0, len(dataset.classes) - len(drawn)))  # the last classes may be missing from training
-    return make_criterion(name, num_classes=len(dataset.classes), class_counts=counts_k.tolist(), **params)
+    drawn_k = np.pad(drawn, (0, num_classes - len(drawn)))  # the last classes may be missing from training
+    scale = raw_k.sum() / max(1, drawn_k.sum())
+    return make_criterion(
+        name,
+        num_classes=num_classes,
+        class_counts=(scale * drawn_k).tolist(),
+        raw_class_counts=raw_k.tolist(),
+        **params,
+    )
 
 
 def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
