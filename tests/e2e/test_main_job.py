@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 CLASSES = ("normal", "benign", "malignant")
 METRIC = "val/auroc_macro"
 TRIAL_KEYS = {"trial", "state", "value", "params", "metrics", "seeds", "epochs", "mlflow_run_ids", "checkpoint"}
-RUN_FILES = {"val.png", "predictions_val.parquet", "confusion_val.json"}
+RUN_FILES = {"val.png", "predictions_val.parquet", "confusion_val.json", "plan.png", "plan.json"}
 TEST_FILES = {"test.png", "predictions_test.parquet", "confusion_test.json"}
 # Everything that may stand before the closing table: our own lines, and nothing of Ray, Tune or MLflow.
 RUN = r"(trial \d+|baseline)( seed \d+)?"
@@ -187,6 +187,20 @@ class TestAgain:
         assert done.stderr == told + finished.printed[finished.printed.index("rank  trial") :]
         assert not (tmp_path / "ray").exists()
         assert (contents(finished.directory), contents(finished.data)) == before
+
+
+class TestLook:
+    """``study prepare`` on a dataset that is there."""
+
+    def test_preview_and_plan(self, finished, tmp_path):
+        """What augmentation and sampling do cannot be looked at before hours of training, or the look starts a cluster."""
+        done = finished.cli("prepare", "small.yaml", "--preview", "--plan", env={"RAY_TMPDIR": str(tmp_path / "ray")})
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert "nothing to do" in done.stderr
+        assert "sampler source_label, balanced draws of images, seed 0: " in done.stderr
+        beside = finished.data / "phantom-64.preview"
+        assert {file.name for file in beside.iterdir()} >= {"mammogram.png", "fundus.png", "plan.png", "plan.json"}
+        assert not (tmp_path / "ray").exists()
 
 
 class TestBest:
