@@ -193,7 +193,7 @@ class TestLook:
     """``study prepare`` on a dataset that is there."""
 
     def test_preview_and_plan(self, finished, tmp_path):
-        """What augmentation and sampling do cannot be looked at before hours of training, or the look starts a cluster."""
+        """Augmentation and sampling cannot be looked at before hours of training, or the look starts a cluster."""
         done = finished.cli("prepare", "small.yaml", "--preview", "--plan", env={"RAY_TMPDIR": str(tmp_path / "ray")})
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         assert "nothing to do" in done.stderr
