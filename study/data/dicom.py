@@ -1,23 +1,26 @@
 """One image file to grey values or colours, and the few tags that a study may know."""
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from study.data.arrays import array_picture, is_array_place
-from study.data.dicom_file import DECODING_ERRORS, has_preamble, parse_dicom, quiet
+from study.data.dicom_file import DECODING_ERRORS, Content, has_preamble, parse_dicom, quiet
 from study.data.dicom_pixels import colour_pixels, grey_pixels
 from study.data.dicom_tags import DicomTags, tags_from_dataset
-from study.data.files import read_bytes
+from study.data.files import is_remote, open_file
 from study.data.pictures import PICTURE_MAGIC, Picture, picture_from_bytes
 from study.errors import DicomError, InputError
 
 __all__ = ["DicomImage", "DicomTags", "ReadOptions", "read_dicom", "read_image"]
 
 SAMPLE_EVERY: Final = 64
+LONGEST_MAGIC: Final = max(map(len, PICTURE_MAGIC))
+AT_ONCE: Final = getattr(mmap, "MAP_POPULATE", 0)  # Linux: one call, no fault per page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,24 +93,33 @@ def read_image(path: str | Path, *, options: ReadOptions = AS_STORED) -> DicomIm
         with quiet():
             return _image_of(array_picture(path, colour=options.colour))
     content = _content(path)
-    if not content.startswith(PICTURE_MAGIC) or has_preamble(content):
+    if not content[:LONGEST_MAGIC].startswith(PICTURE_MAGIC) or has_preamble(content):
         return _dicom_from_bytes(content, options)
     with quiet():
-        return _image_of(picture_from_bytes(content, colour=options.colour))
+        return _image_of(picture_from_bytes(bytes(content), colour=options.colour))
 
 
-def _content(path: str | Path) -> bytes:
+def _content(path: str | Path) -> Content:
+    """The whole file: mapped where it is local, so that an uncompressed frame is never copied, else read."""
     try:
-        content = read_bytes(path)
+        with open_file(path) as file:
+            content = file.read() if is_remote(path) else _mapped(file)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise DicomError(f"the file cannot be opened ({why})", "check the path and its rights") from None
-    if not content:
+    if not len(content):
         raise DicomError("the file is empty", "fetch the file again or leave it out")
     return content
 
 
-def _dicom_from_bytes(content: bytes, options: ReadOptions) -> DicomImage:
+def _mapped(file: BinaryIO) -> Content:
+    try:
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | AT_ONCE, prot=mmap.PROT_READ)
+    except (OSError, ValueError):  # empty, or a file system that maps nothing
+        return file.read()
+
+
+def _dicom_from_bytes(content: Content, options: ReadOptions) -> DicomImage:
     file = parse_dicom(content)
     with quiet():
         try:

@@ -2,13 +2,14 @@
 
 import io
 import logging
+import mmap
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -46,6 +47,7 @@ VOI_KEYWORDS: Final = (
     "VOILUTFunction",
     "VOILUTSequence",
 )
+Content = bytes | mmap.mmap
 WANTED: Final = (*PIXEL_KEYWORDS, *VOI_KEYWORDS, *TAG_KEYWORDS)
 WANTED_TAGS: Final[list[int]] = [int(Tag(keyword)) for keyword in WANTED]
 PIXEL_DATA: Final = 0x7FE00010
@@ -82,18 +84,19 @@ class DicomFile:
     is_compressed: bool
 
 
-def has_preamble(content: bytes) -> bool:
+def has_preamble(content: Content) -> bool:
     """Whether the bytes are marked as a DICOM file."""
     return content[PREAMBLE_BYTES - 4 : PREAMBLE_BYTES] == b"DICM"
 
 
-def parse_dicom(content: bytes) -> DicomFile:
+def parse_dicom(content: Content) -> DicomFile:
     """Read the wanted attributes, stop at the pixel data, and find the frame in the bytes.
 
     Raises:
         DicomError: the structure is damaged, or the file has no pixel data that may be used.
     """
-    stream = io.BytesIO(content)
+    stream: Any = io.BytesIO(content) if isinstance(content, bytes) else content
+    stream.seek(0)
     place: list[tuple[int, int]] = []
 
     def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
@@ -127,7 +130,7 @@ def parse_dicom(content: bytes) -> DicomFile:
     return DicomFile(dataset=dataset, frame=frame, is_compressed=is_compressed)
 
 
-def _inflated(content: bytes) -> DicomFile:
+def _inflated(content: Content) -> DicomFile:
     """A file that is deflated as a whole; here the values have to be copied."""
     dataset = dcmread(io.BytesIO(content), specific_tags=[*WANTED_TAGS, PIXEL_DATA])
     frame = memoryview(dataset.PixelData or b"")
@@ -143,7 +146,7 @@ def _declare_encoding(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def _joined_fragments(content: bytes, start: int) -> memoryview:
+def _joined_fragments(content: Content, start: int) -> memoryview:
     """The items after the table of offsets, as one stream; a single one, which is usual, is not copied (PS3.5 A.4)."""
     view, fragments, place = memoryview(content), [], start
     while content[place : place + 4] == ITEM:

@@ -10,7 +10,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRBigEndian
 
 from study.data.dicom_codecs import REDUCED_BY, decode_grey
-from study.data.dicom_file import DECODING_ERRORS, DicomFile
+from study.data.dicom_file import DECODING_ERRORS, Content, DicomFile
 from study.data.dicom_voi import voi_table
 from study.errors import DicomError
 
@@ -58,7 +58,7 @@ def grey_pixels(file: DicomFile, *, voi: bool = False, reduce_to: int | None = N
     return values, factor
 
 
-def colour_pixels(content: bytes, dataset: Dataset) -> U16:
+def colour_pixels(content: Content, dataset: Dataset) -> U16:
     """Decode the one 8-bit colour frame of a DICOM file: uint16 [rows, columns, 3], red, green, blue.
 
     Raises:

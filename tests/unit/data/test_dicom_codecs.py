@@ -136,6 +136,8 @@ def test_native_pixels_are_not_copied(tmp_path):
     image = read_dicom(write_dicom(tmp_path / "x.dcm", dicom_dataset(breast())))
     assert image.pixels.base is not None
     assert not image.pixels.flags.writeable
+    (tmp_path / "x.dcm").unlink()
+    np.testing.assert_array_equal(image.pixels, breast())
 
 
 class TestDamage:
