@@ -24,7 +24,7 @@ def image_with(spot, *, side="L", hw=(600, 460)):
     """A breast with a bright square ``spot`` (left, top, right, bottom)."""
     y, x = np.mgrid[: hw[0], : hw[1]]
     distance = x if side == "L" else hw[1] - 1 - x
-    pixels = np.where((distance / (0.6 * hw[1])) ** 2 + ((y - 300) / 240) ** 2 < 1, 900, 0).astype(np.uint16)
+    pixels = np.where((distance / (0.6 * hw[1])) ** 2 + ((y - 300) / 240) ** 2 < 1, 1000 + 3 * y, 0).astype(np.uint16)
     pixels[spot[1] : spot[3], spot[0] : spot[2]] = 4000
     tags = DicomTags(rows=hw[0], cols=hw[1], bits_stored=12, photometric="MONOCHROME2")
     return DicomImage(pixels=pixels, tags=tags)
