@@ -30,7 +30,7 @@ class PrepareProgress:
         done: images of this stage that are finished.
         total: images of this stage in all.
         quarantined: of the finished ones, files that cannot be used.
-        rate: images per second since the stage began; 0 before the first.
+        rate: images per second; 0 before the first.
         eta_seconds: seconds that the rest will take at this rate; ``None`` before the first.
     """
 
@@ -43,23 +43,28 @@ class PrepareProgress:
 
 
 class Pace:
-    """Turns counts into progress: rate since the beginning, and what is left of the time."""
+    """Turns counts into progress: how fast it goes, and what is left of the time."""
 
     def __init__(self, stage: str, total: int) -> None:
         self.stage = stage
         self.total = total
-        self._since = time.monotonic()
+        self._start = (time.monotonic(), 0)
+        self._first: tuple[float, int] | None = None
 
     def at(self, done: int, *, bad: int = 0) -> PrepareProgress:
-        """The progress at this moment."""
-        rate = done / max(time.monotonic() - self._since, 1e-9)
+        """The progress at this moment; from the second call on, the start of Ray is no longer in the rate."""
+        now = time.monotonic()
+        since, before = self._first or self._start
+        if self._first is None:
+            self._first = (now, done)
+        rate = (done - before) / max(now - since, 1e-9)
         return PrepareProgress(
             stage=self.stage,
             done=done,
             total=self.total,
             quarantined=bad,
             rate=rate,
-            eta_seconds=(self.total - done) / rate if done else None,
+            eta_seconds=(self.total - done) / rate if rate > 0 else None,
         )
 
 
