@@ -18,7 +18,7 @@ from study.errors import ConfigError, EnvironmentFault, InputError, InterruptedS
 
 COMMON = {"--storage", "--debug", "--help"}
 SURFACE = {
-    "prepare": ["[FILE]", "--dry-run", "--set"],
+    "prepare": ["[FILE]", "--dry-run", "--preview", "--plan", "--set"],
     "run": ["FILE", "--set"],
     "resume": ["NAME", "--set"],
     "submit": None,

@@ -89,9 +89,10 @@ class TestMachine:
     def test_decoders(self):
         """All compressed forms are really decoded here."""
         assert [(finding.state, finding.text) for finding in check_decoders()] == [
-            ("ok", "JPEG Lossless (python-gdcm)"),
-            ("ok", "JPEG 2000 (pillow)"),
-            ("ok", "RLE (pydicom)"),
+            ("ok", "JPEG Lossless (imagecodecs)"),
+            ("ok", "JPEG-LS (imagecodecs)"),
+            ("ok", "JPEG 2000 (imagecodecs)"),
+            ("ok", "RLE (imagecodecs)"),
         ]
 
     def test_broken_decoder(self, monkeypatch):
@@ -105,7 +106,7 @@ class TestMachine:
         monkeypatch.setattr(machine_checks, "_decoded", fail)
         finding = check_decoders()[0]
         assert (finding.state, finding.text) == ("missing", "JPEG Lossless cannot be decoded (RuntimeError)")
-        assert finding.fix == "pip install python-gdcm"
+        assert finding.fix == "pip install imagecodecs"
 
     @pytest.mark.parametrize(("free", "state"), [(100, "ok"), (5, "warning"), (0.5, "missing")])
     def test_disk(self, monkeypatch, tmp_path, free, state):
