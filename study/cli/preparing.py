@@ -44,12 +44,13 @@ def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview
 
 def _prepare(config: "StudyConfig", file: Path) -> None:
     from study.console import Board, make_view, quiet_terminal, run_until_done
+    from study.data.files import shown
     from study.distributed.preparing import plan_preparation
 
     if plan_preparation(config.data).is_complete:
-        typer.echo(f"nothing to do, {config.data.prepared} is complete\n\n{prepared_text(config)}", err=True)
+        typer.echo(f"nothing to do, {shown(config.data.prepared)} is complete\n\n{prepared_text(config)}", err=True)
         return
-    log = Path(f"{config.data.prepared.rstrip('/')}.log")
+    log = _beside(config, "log")
     INVOCATION.log = log
     board = Board(study=config.study, metric="", mode="max", log=str(log))
     with quiet_terminal(log) as terminal, make_view(terminal, board) as view:
@@ -65,14 +66,14 @@ def _prepare(config: "StudyConfig", file: Path) -> None:
             run_until_done(work, note=view.note)
         except InterruptedStudy as error:
             raise InterruptedStudy(error.message, f"{program()} prepare {file}") from error
-    typer.echo(f"prepared: {config.data.prepared}\n\n{prepared_text(config)}", err=True)
+    typer.echo(f"prepared: {shown(config.data.prepared)}\n\n{prepared_text(config)}", err=True)
 
 
 def preview_text(config: "StudyConfig") -> str:
     """Write the contact sheets and say where they are; those of a dataset in a store come to this folder."""
     from study.report.preview import write_previews
 
-    files = write_previews(config.data.prepared, _preview_folder(config), seed=config.seed)
+    files = write_previews(config.data.prepared, _beside(config, "preview"), seed=config.seed)
     return "\n".join(f"preview: {file}" for file in files)
 
 
@@ -87,19 +88,19 @@ def plan_text(config: "StudyConfig") -> str:
 
     dataset = open_dataset(config.data.prepared)
     plan, _ = plan_run(config, dataset, seed=config.seed)
-    folder = _preview_folder(config)
+    folder = _beside(config, "preview")
     folder.mkdir(parents=True, exist_ok=True)
     summary = write_plan(plan, folder, classes=dataset.classes)
     return "\n".join([*summary.lines(dataset.classes), f"plan: {folder / 'plan.png'}"])
 
 
-def _preview_folder(config: "StudyConfig") -> Path:
-    """Beside the dataset; of a dataset in a store, in the folder where the command runs."""
+def _beside(config: "StudyConfig", kind: str) -> Path:
+    """``<name>.<kind>`` beside the dataset; of a dataset in a store, in the folder where the command runs."""
     from study.data.files import is_remote, local_path
 
     place = config.data.prepared
     name = place.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return (Path.cwd() if is_remote(place) else local_path(place).parent) / f"{name}.preview"
+    return (Path.cwd() if is_remote(place) else local_path(place).parent) / f"{name}.{kind}"
 
 
 def planned_text(config: "StudyConfig") -> str:

@@ -15,6 +15,7 @@ import torch
 
 from study import checkpoint
 from study.config import StudyConfig
+from study.data.files import shown
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
@@ -44,7 +45,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
     dataset = open_dataset(config.data.prepared)
     if fingerprint and dataset.fingerprint != fingerprint:
         raise InputError(
-            f"{config.data.prepared} was prepared again since the study began",
+            f"{shown(config.data.prepared)} was prepared again since the study began",
             "prepare the data as the study file says, or give the study another name",
         )
     plan, epoch_steps = plan_run(config, dataset, seed=seed)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from study.data.augment import Augment, make_augment, tune_malloc
+from study.data.files import shown
 from study.data.sampling import Plan
 from study.data.shards import PreparedDataset, open_dataset
 from study.distributed.cluster import stop_prefetchers
@@ -145,7 +146,7 @@ def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
     dataset = open_dataset(settings.root)
     if dataset.fingerprint != settings.fingerprint:
         raise InputError(
-            f"{settings.root} was prepared again while it was in use", "resume the study with its own data"
+            f"{shown(settings.root)} was prepared again while it was in use", "resume the study with its own data"
         )
     return dataset, make_augment(
         settings.policy, image_hw=dataset.image_hw, channels=dataset.channels, bits=dataset.bits

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from study.config import StudyConfig
+from study.data.files import shown
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
@@ -114,7 +115,7 @@ def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
     known = ledger.stage(DATASET)
     if known and known != fingerprint:
         raise InputError(
-            f"the prepared dataset {config.data.prepared} is not the one that study {config.study} began with "
+            f"the prepared dataset {shown(config.data.prepared)} is not the one that study {config.study} began with "
             f"(fingerprint {fingerprint[:12]}, expected {known[:12]})",
             "give the study another name, or restore the data",
         )
