@@ -5,11 +5,12 @@ fault in one place still gets every other fault reported.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from study.config.data_rules import classes_of, data_advice, data_faults
+from study.config.loss_rules import either, loss_advice, loss_faults, possible
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
 from study.config.pixels import pixel_faults
 from study.config.view import View
@@ -24,9 +25,11 @@ OWNED: Final = (
     ("optim.step_factor", 0.1, "optim.schedule", ("step", "plateau")),
     ("optim.plateau_epochs", 5, "optim.schedule", ("plateau",)),
     ("optim.momentum", 0.9, "optim.name", ("sgd",)),
+    ("loss.class_weight_beta", 0.9999, "loss.class_weights", ("effective_number",)),
+    ("loss.drw_start", 0.8, "loss.drw", (True,)),
+    ("loss.drw_beta", 0.9999, "loss.drw", (True,)),
 )
 SHARES: Final = ("normal", "benign", "malignant")
-BALANCING: Final = ("label", "source_label", "periodic")
 
 
 def rule_faults(view: View) -> list[Fault]:
@@ -37,6 +40,7 @@ def rule_faults(view: View) -> list[Fault]:
             _phantom_faults(view),
             data_faults(view),
             pixel_faults(view),
+            loss_faults(view),
             _budget_faults(view),
             metric_faults(view),
         )
@@ -153,30 +157,11 @@ def _segment_message(segment: str, view: View) -> str | None:
 
 def advice(view: View) -> list[str]:
     """Settings that work but hardly mean what they say; one sentence each."""
-    found = []
-    samplers = _possible("sampler.name", view)
-    weights = _possible("loss.class_weights", view)
-    balancing = [name for name in samplers if name in BALANCING]
-    weighted = [name for name in weights if name != "none"]
-    if balancing and weighted:
-        found.append(
-            f"loss.class_weights {' | '.join(weighted)} together with sampler.name {' | '.join(balancing)}: "
-            "rare classes are favoured twice; use one of the two unless that is the question"
-        )
-    return [*found, *_without_effect(view), *data_advice(view)]
+    return [*loss_advice(view), *_without_effect(view), *data_advice(view)]
 
 
 def _without_effect(view: View) -> Iterator[str]:
     """Values that were set and that nothing will read."""
     for path, default, owner, readers in OWNED:
-        if view.get(path) not in (None, default) and not set(readers) & set(_possible(owner, view)):
-            yield f"{path} has no effect without {owner}: {' or '.join(readers)}"
-
-
-def _possible(path: str, view: View) -> list[Any]:
-    """Values that a choice can take in the search, or the fixed one."""
-    space = view.get("search.space")
-    node = space.get(path) if isinstance(space, Mapping) else None
-    searched = node.get("choice") if isinstance(node, Mapping) else None
-    values = list(searched) if isinstance(searched, list | tuple) else [view.get(path)]
-    return [value for value in values if value is not None]
+        if view.get(path) not in (None, default) and not set(readers) & set(possible(owner, view)):
+            yield f"{path} has no effect without {owner}: {either(readers)}"

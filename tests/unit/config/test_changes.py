@@ -56,6 +56,8 @@ def test_values_that_the_new_loss_does_not_take_are_dropped(raw: dict[str, Any])
     assert new.loss.model_dump() == {
         "name": "cross_entropy",
         "class_weights": "sqrt_inv",
+        "class_weight_source": "sampled",
+        "class_weight_beta": 0.9999,
         "normaliser": "weight",
         "label_smoothing": 0.0,
     }
@@ -74,7 +76,9 @@ def test_wrong_params_are_refused_together(config: StudyConfig) -> None:
     assert lines[0] == "params: 3 problems"
     assert "  optim.lr: -1.0: expected a number above 0" in lines
     assert "  train.epochs: 2.5: expected a whole number" in lines
-    assert "  loss.name: 'fokal': expected one of cross_entropy, emd, corn, focal; did you mean 'focal'?" in lines
+    [told] = [line for line in lines if line.startswith("  loss.name")]
+    assert told.startswith("  loss.name: 'fokal': expected one of cross_entropy, focal, ")
+    assert told.endswith("; did you mean 'focal'?")
 
 
 def test_unknown_param(config: StudyConfig) -> None:
@@ -178,7 +182,7 @@ RESOURCES = {"concurrent": st.just("auto") | st.integers(1, 99), "gpus_per_worke
         resources=st.fixed_dictionaries(RESOURCES),
     ),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_written_files_load_as_the_same(
     raw: dict[str, Any], write: Write, data: st.DataObject, sections: dict[str, Any]
 ) -> None:

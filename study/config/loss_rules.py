@@ -1,0 +1,81 @@
+"""Checks of ``loss`` against the sampler: rare classes must not be favoured twice by accident."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from study.config.view import View
+from study.space import Fault
+
+# Samplers that show the classes in equal shares, at least inside a segment.
+BALANCING: Final = (
+    "label",
+    "source_label",
+    "bal_labels",
+    "bal_segments",
+    "periodic",
+    "class_stratified",
+)
+# Settings by which a loss weights classes: path, the value that does not, and the loss whose nature it is.
+WEIGHTINGS: Final = (("loss.class_weights", "none", None), ("loss.name", None, "cb"), ("loss.drw", False, "ldam"))
+
+
+def possible(path: str, view: View) -> list[Any]:
+    """Values that a choice can take in the search, or the fixed one."""
+    node = _node(path, view)
+    searched = node.get("choice")
+    values = list(searched) if isinstance(searched, list | tuple) else [view.get(path)]
+    return [value for value in values if value is not None]
+
+
+def either(values: Sequence[Any], *, mark: str = " or ") -> str:
+    """Values as the file spells them, one after the other."""
+    return mark.join("true" if value is True else str(value) for value in values)
+
+
+def double_corrections(view: View) -> Iterator[tuple[str, str]]:
+    """Class weights that meet a sampler which balances classes, as pairs of path and sentence."""
+    for path, idle, loss in WEIGHTINGS:
+        values = possible(path, view)
+        weighting = [value for value in values if value == loss] if idle is None else [v for v in values if v != idle]
+        samplers = [name for name in _together("sampler.name", path, view) if name in BALANCING]
+        if not weighting or not samplers or (loss and loss not in possible("loss.name", view)):
+            continue
+        is_raw = "raw" in possible("loss.class_weight_source", view)
+        yield (
+            path,
+            f"{path} {either(weighting, mark=' | ')} together with sampler.name {either(samplers, mark=' | ')}: "
+            + ("rare classes are favoured twice; " if is_raw else "weights of classes as drawn hardly differ then; ")
+            + "use one of the two unless that is the question",
+        )
+
+
+def loss_faults(view: View) -> Iterator[Fault]:
+    """With ``strict: true``, a double correction is no advice but a fault."""
+    if view.get("strict") is True:
+        for path, text in double_corrections(view):
+            yield Fault(path, text.removeprefix(f"{path} "))
+
+
+def loss_advice(view: View) -> Iterator[str]:
+    """The same as advice."""
+    if view.get("strict") is not True:
+        for _, text in double_corrections(view):
+            yield text
+
+
+def _together(path: str, other: str, view: View) -> list[Any]:
+    """Values of a choice that can meet ``other``: a condition of ``other`` in the search leaves some out."""
+    wanted = _conditions(other, view).get(path)
+    return [value for value in possible(path, view) if wanted is None or value in wanted]
+
+
+def _conditions(path: str, view: View) -> dict[str, list[Any]]:
+    when = _node(path, view).get("when")
+    conditions = when if isinstance(when, Mapping) else {}
+    return {key: list(value) if isinstance(value, list | tuple) else [value] for key, value in conditions.items()}
+
+
+def _node(path: str, view: View) -> Mapping[str, Any]:
+    space = view.get("search.space")
+    node = space.get(path) if isinstance(space, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
