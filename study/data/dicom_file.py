@@ -17,6 +17,8 @@ from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForProcessing,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -46,9 +48,11 @@ VOI_KEYWORDS: Final = (
     "WindowWidth",
     "VOILUTFunction",
     "VOILUTSequence",
+    "ModalityLUTSequence",
 )
 Content = bytes | mmap.mmap
-WANTED: Final = (*PIXEL_KEYWORDS, *VOI_KEYWORDS, *TAG_KEYWORDS)
+WANTED: Final = (*PIXEL_KEYWORDS, *VOI_KEYWORDS, *TAG_KEYWORDS, "SOPClassUID")
+RAW_CLASSES: Final = (DigitalMammographyXRayImageStorageForProcessing, DigitalXRayImageStorageForProcessing)
 WANTED_TAGS: Final[list[int]] = [int(Tag(keyword)) for keyword in WANTED]
 PIXEL_DATA: Final = 0x7FE00010
 PREAMBLE_BYTES: Final = 132
@@ -109,6 +113,7 @@ def parse_dicom(content: Content) -> DicomFile:
             dataset: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=WANTED_TAGS)
             syntax = dataset.file_meta.get("TransferSyntaxUID")
             known = any(dataset.get(keyword) is not None for keyword in ("Rows", "Columns", "Modality"))
+            _refuse_raw(dataset)
             if syntax == DeflatedExplicitVRLittleEndian:
                 return _inflated(content)
         except DECODING_ERRORS:
@@ -118,8 +123,6 @@ def parse_dicom(content: Content) -> DicomFile:
             raise DicomError(TRUNCATED, "fetch the file again or leave it out")
     if not known and not has_preamble(content):
         raise DicomError(FOREIGN, "leave the file out of the table")
-    if dataset.get("PresentationIntentType") == "FOR PROCESSING":
-        raise DicomError("raw detector values (FOR PROCESSING); expected FOR PRESENTATION", "export processed images")
     if not place:
         raise DicomError("the file has no PixelData", "fetch the file again or leave it out")
     start, length = place[0]
@@ -135,6 +138,14 @@ def _inflated(content: Content) -> DicomFile:
     dataset = dcmread(io.BytesIO(content), specific_tags=[*WANTED_TAGS, PIXEL_DATA])
     frame = memoryview(dataset.PixelData or b"")
     return DicomFile(dataset=dataset, frame=frame, is_compressed=False)
+
+
+def _refuse_raw(dataset: Dataset) -> None:
+    """Refuse values of the detector, which are no picture; where the intent is missing, the class of the file tells."""
+    intent = str(dataset.get("PresentationIntentType") or "").strip().upper()
+    classes = (dataset.get("SOPClassUID"), dataset.file_meta.get("MediaStorageSOPClassUID"))
+    if intent == "FOR PROCESSING" or (not intent and any(each in RAW_CLASSES for each in classes)):
+        raise DicomError("raw detector values (FOR PROCESSING); expected FOR PRESENTATION", "export processed images")
 
 
 def _declare_encoding(dataset: Dataset) -> None:

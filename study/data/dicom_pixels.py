@@ -142,7 +142,7 @@ def _native(file: DicomFile, *, rows: int, cols: int, signed: bool) -> Array:
 
 def _padding_range(dataset: Dataset) -> tuple[int, int] | None:
     """Lowest and highest stored value of padding; None where the file names none."""
-    first, limit = _integer(dataset, "PixelPaddingValue"), _integer(dataset, "PixelPaddingRangeLimit")
+    first, limit = _stored_integer(dataset, "PixelPaddingValue"), _stored_integer(dataset, "PixelPaddingRangeLimit")
     if first is None:
         return None
     return min(first, first if limit is None else limit), max(first, first if limit is None else limit)
@@ -158,10 +158,18 @@ def _padding_mask(dataset: Dataset, stored: Array) -> Bool | None:
     return np.asarray(mask, dtype=np.bool_) if mask.any() else None
 
 
-def _integer(dataset: Dataset, keyword: str) -> int | None:
-    """An integer attribute; None where absent or not a number."""
+def _stored_integer(dataset: Dataset, keyword: str) -> int | None:
+    """A stored value that an attribute names; None where absent or not a number.
+
+    Some files write it as unsigned though their pixels are signed, or the other way round: the same bits are meant.
+    """
     value = dataset.get(keyword)
-    return int(value) if isinstance(value, int) else None
+    if not isinstance(value, int):
+        return None
+    span: int = 1 << int(dataset.BitsAllocated)
+    meant: int = value % span
+    is_signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    return meant - span if is_signed and meant >= span // 2 else meant
 
 
 def _checked(stored: Array, padding: Bool | None, *, bits: int, signed: bool) -> U16:

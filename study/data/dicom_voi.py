@@ -1,4 +1,4 @@
-"""The display transform of a DICOM file as a table over its stored values: modality rescale, then VOI LUT or window.
+"""The display transform of a DICOM file as a table over its stored values: modality, then VOI, each a LUT or numbers.
 
 Off by default: paper ordinal (section 2.2) leaves it out, since it differs from vendor to vendor.
 """
@@ -29,11 +29,18 @@ def voi_table(dataset: Dataset, *, bits: int, signed: bool) -> U16 | None:
     """
     lowest = -(2 ** (bits - 1)) if signed else 0
     values = np.arange(lowest, lowest + 2**bits, dtype=np.float64)
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    values = values * slope + intercept
-    share = _table_share(dataset, values)
-    if share is None:
-        share = _window_share(dataset, values)
+    share: F64 | None = None
+    if dataset.get("ModalityLUTSequence"):
+        values, depth = _looked_up(dataset.ModalityLUTSequence[0], values, name="modality LUT")
+        share = values / (2**depth - 1)
+    else:
+        values = values * _number(dataset, "RescaleSlope", 1.0) + _number(dataset, "RescaleIntercept", 0.0)
+    if dataset.get("VOILUTSequence"):
+        shown, depth = _looked_up(dataset.VOILUTSequence[0], values, name="VOI LUT")
+        share = shown / (2**depth - 1)
+    else:
+        window = _window_share(dataset, values)
+        share = share if window is None else window
     if share is None:
         return None
     return np.asarray(np.rint(np.clip(share, 0, 1) * (2**bits - 1)), dtype=np.uint16)
@@ -58,21 +65,18 @@ def _window_share(dataset: Dataset, values: F64) -> F64 | None:
     return (values - (centre - 0.5)) / (width - 1) + 0.5
 
 
-def _table_share(dataset: Dataset, values: F64) -> F64 | None:
-    """Brightness 0 .. 1 by the first table of the VOI LUT sequence (PS3.3 C.11.2.1.1)."""
-    items = dataset.get("VOILUTSequence") or []
-    if not items:
-        return None
-    descriptor, data = items[0].get("LUTDescriptor"), items[0].get("LUTData")
+def _looked_up(item: Dataset, values: F64, *, name: str) -> tuple[F64, int]:
+    """Values through the table of a sequence's item, and its depth in bits (PS3.3 C.11.1.1, C.11.2.1.1)."""
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or len(descriptor) != 3 or data is None:
-        raise DicomError("the VOI LUT is incomplete", FIX)
+        raise DicomError(f"the {name} is incomplete", FIX)
     entries, first, depth = int(descriptor[0]) or 2**16, int(descriptor[1]), int(descriptor[2])
     wide = isinstance(data, bytes) and len(data) >= 2 * entries
     table = np.frombuffer(data, "<u2" if wide else "u1") if isinstance(data, bytes) else np.asarray(data)
     if not 8 <= depth <= 16 or table.size < entries:
-        raise DicomError(f"the VOI LUT holds {table.size} entries of {depth} bits; expected {entries} of 8 to 16", FIX)
+        raise DicomError(f"the {name} holds {table.size} entries of {depth} bits; expected {entries} of 8 to 16", FIX)
     index = np.clip(np.rint(values) - first, 0, entries - 1).astype(np.intp)
-    return np.asarray(table[index] / (2**depth - 1), dtype=np.float64)
+    return np.asarray(table[index], dtype=np.float64), depth
 
 
 def _number(dataset: Dataset, keyword: str, default: float) -> float:

@@ -95,6 +95,16 @@ def test_a_table_goes_before_a_window(tmp_path):
     assert np.abs(coarse.astype(int) - found).max() <= 17
 
 
+def test_a_modality_table_comes_first(tmp_path):
+    """A modality LUT is passed over, or a window is laid over values from before it."""
+    turned = lut_item(np.arange(4096)[::-1])
+    np.testing.assert_array_equal(read(tmp_path, ModalityLUTSequence=turned).pixels, 4095 - RAMP)
+    shown = read(tmp_path, ModalityLUTSequence=turned, WindowCenter=1500, WindowWidth=700).pixels
+    plain = read(tmp_path, WindowCenter=1500, WindowWidth=700).pixels
+    np.testing.assert_array_equal(shown.ravel()[::-1], plain.ravel())
+    np.testing.assert_array_equal(read(tmp_path, options=ReadOptions(), ModalityLUTSequence=turned).pixels, RAMP)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
