@@ -6,6 +6,7 @@ g is the ratio ``sum_i a_i w_i l_i / D`` with the sample weight ``a_i`` and the 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -105,7 +106,7 @@ class Criterion(nn.Module, ABC):
                 weight_n = sample_weight.detach().to(logits_no)
                 has_weight_n = weight_n != 0
                 logits_no = torch.where(has_weight_n[:, None], logits_no, 0.0)
-                target = torch.where(has_weight_n[:, None] if target.ndim == 2 else has_weight_n, target, 0)
+                target = masked_target(target, weight_n)
             self._check_values(target, weight_n)
             target_nk = target.to(logits_no) if target.ndim == 2 else self._one_hot(target, like=logits_no)
             weight_1 = weight_n.double().sum(dim=0, keepdim=True)
@@ -208,6 +209,12 @@ class Criterion(nn.Module, ABC):
             raise InputError("a row of soft targets does not sum to 1", "pass class probabilities")
 
 
+def masked_target(target: Tensor, weight_n: Tensor) -> Tensor:
+    """The targets, with 0 where a row has no weight and its target may be anything; shape as given."""
+    has_weight_n = weight_n != 0
+    return torch.where(has_weight_n[:, None] if target.ndim == 2 else has_weight_n, target, 0)
+
+
 class AdditiveCriterion(Criterion):
     """A loss that adds up over rows: ``sum_i a_i v_i / D``.
 
@@ -227,23 +234,53 @@ class AdditiveCriterion(Criterion):
     def cells(self, logits_no: Tensor, target_nk: Tensor) -> Tensor:
         """Loss of each row, split over some columns without class weights; shape [N, any number]."""
 
-    def terms(self, logits_no: Tensor, target_nk: Tensor) -> tuple[Tensor, Tensor]:
-        """What each row adds to the numerator and to the denominator, class weights included; two shapes [N]."""
+    def row_values(self, logits_no: Tensor, target_nk: Tensor) -> Tensor:
+        """What each row adds to the numerator, class weights included, shape [N]."""
         cells = self.cells(logits_no, target_nk)
         if self.class_weight_on == "columns":
-            value_n = (cells * self.class_weight_k.to(cells)).sum(dim=1)
-            return value_n, torch.ones_like(value_n)
+            return (cells * self.class_weight_k.to(cells)).sum(dim=1)
+        return self.row_weight(target_nk) * cells.sum(dim=1)
+
+    def row_masses(self, target_nk: Tensor) -> Tensor:
+        """What each row adds to the divisor ``weight``, class weights included, shape [N]."""
         weight_n = self.row_weight(target_nk)
-        return weight_n * cells.sum(dim=1), weight_n
+        return torch.ones_like(weight_n) if self.class_weight_on == "columns" else weight_n
 
     def statistics(self, logits_no: Tensor, target_nk: Tensor, weight_n: Tensor) -> Tensor:
         """Numerator and denominator, shape [2]."""
-        value_n, mass_n = self.terms(logits_no, target_nk)
-        if self.normaliser in ("batch", "labelled"):
-            divisor_n = torch.ones_like(weight_n) if self.normaliser == "batch" else (weight_n > 0).to(weight_n)
-        else:
-            divisor_n = weight_n * mass_n
-        return torch.stack([(weight_n * value_n).double().sum(), divisor_n.double().sum()])
+        value_n = weight_n * self.row_values(logits_no, target_nk)
+        return torch.stack([value_n.double().sum(), self._divisor(target_nk, weight_n)])
+
+    def accumulation_factors(self, parts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """Factors with which the losses of a batch's parts add up to the loss of the whole batch.
+
+        The mean of the parts' losses is not the loss of the whole where parts differ in size, labels or weights. Every
+        rank has to call this with the same number of parts.
+
+        Args:
+            parts: targets and sample weights of each part, as ``forward`` takes them.
+
+        Returns:
+            Shape [P], float64, without gradient.
+        """
+        if self.normaliser == "sum":
+            return torch.ones(len(parts), dtype=torch.float64, device=self.class_weight_k.device)
+        divisor_p = sum_over_ranks(torch.stack([self._divisor_of(*part) for part in parts]))
+        total = divisor_p.sum()
+        return divisor_p / torch.where(total > 0, total, 1.0)
+
+    def _divisor_of(self, target: Tensor, sample_weight: Tensor | None) -> Tensor:
+        like = self.class_weight_k
+        weight_n = like.new_ones(len(target)) if sample_weight is None else sample_weight.to(like)
+        known = masked_target(target, weight_n)
+        return self._divisor(known.to(like) if known.ndim == 2 else self._one_hot(known, like=like), weight_n)
+
+    def _divisor(self, target_nk: Tensor, weight_n: Tensor) -> Tensor:
+        if self.normaliser == "batch":
+            return torch.ones_like(weight_n, dtype=torch.float64).sum()
+        if self.normaliser == "labelled":
+            return (weight_n > 0).double().sum()
+        return (weight_n * self.row_masses(target_nk)).double().sum()
 
     def value(self, sums_s: Tensor) -> Tensor:
         """Their ratio, or the numerator alone."""

@@ -42,11 +42,9 @@ class Corn(AdditiveCriterion):
         above_no, stays_no = reached_nk[:, 1:], target_nk[:, :-1]
         return -above_no * F.logsigmoid(logits_no) - stays_no * F.logsigmoid(-logits_no)
 
-    def terms(self, logits_no: Tensor, target_nk: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the row's task losses and weighted number of its tasks, two tensors of shape [N]."""
-        weight_n = self.row_weight(target_nk)
-        tasks_n = reached_shares(target_nk)[:, :-1].sum(dim=1)
-        return weight_n * self.cells(logits_no, target_nk).sum(dim=1), weight_n * tasks_n
+    def row_masses(self, target_nk: Tensor) -> Tensor:
+        """Weighted number of tasks of each row, shape [N]."""
+        return self.row_weight(target_nk) * reached_shares(target_nk)[:, :-1].sum(dim=1)
 
     def probabilities(self, logits_no: Tensor) -> Tensor:
         """Class probabilities by the running product, shape [N, K - 1] to [N, K]."""

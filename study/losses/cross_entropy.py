@@ -33,7 +33,7 @@ class CrossEntropy(AdditiveCriterion):
         smooth_nk = (1 - self.label_smoothing) * target_nk + self.label_smoothing / self.num_classes
         return smooth_nk * surprise_nk
 
-    def terms(self, logits_no: Tensor, target_nk: Tensor) -> tuple[Tensor, Tensor]:
-        """Smoothed cross-entropy and class weight of each row, two tensors of shape [N]."""
+    def row_values(self, logits_no: Tensor, target_nk: Tensor) -> Tensor:
+        """Smoothed cross-entropy of each row, each class with its own weight, shape [N]."""
         cells_nk = self.cells(logits_no, target_nk)
-        return (cells_nk * self.class_weight_k.to(cells_nk)).sum(dim=1), self.row_weight(target_nk)
+        return (cells_nk * self.class_weight_k.to(cells_nk)).sum(dim=1)

@@ -1,6 +1,7 @@
 """What every loss of the table promises."""
 
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -58,16 +59,16 @@ def test_is_a_module_with_a_head_size(criterion):
     assert criterion.num_outputs in (criterion.num_classes, criterion.num_classes - 1)
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, 1e4])
-def test_finite(criterion, scale):
+def test_finite(criterion):
     """Value and gradient are finite at extreme logits, and the value is not negative."""
-    logits, target = batch(criterion, scale=scale)
-    value = criterion(logits, target)
-    value.backward()
-    assert value.shape == ()
-    assert number(value) >= 0
-    assert bool(value.isfinite())
-    assert bool(logits.grad.isfinite().all())
+    for scale in (0.0, 1.0, 100.0, 1e4):
+        logits, target = batch(criterion, scale=scale)
+        value = criterion(logits, target)
+        value.backward()
+        assert value.shape == ()
+        assert number(value) >= 0
+        assert bool(value.isfinite())
+        assert bool(logits.grad.isfinite().all())
 
 
 def test_order_of_rows_changes_nothing(criterion):
@@ -159,20 +160,19 @@ def test_scale_of_sample_weights_changes_nothing(criterion):
     torch.testing.assert_close(criterion(logits, target, weight), criterion(logits, target, 2 * weight))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scale", [0.0, 3.0, 1e4])
-def test_probabilities(criterion, dtype, scale):
+def test_probabilities(criterion):
     """Probabilities have K columns, are not negative and sum to 1; decoded classes lie in 0..K-1."""
-    logits, _ = batch(criterion, scale=scale, dtype=dtype)
-    probs = criterion.probabilities(logits)
-    assert probs.shape == (ROWS, criterion.num_classes)
-    assert probs.dtype == torch.float32
-    assert bool((probs >= 0).all())
-    torch.testing.assert_close(probs.sum(1), torch.ones(ROWS), atol=1e-5, rtol=0)
-    classes = criterion.decode(logits)
-    assert classes.dtype == torch.int64
-    assert classes.shape == (ROWS,)
-    assert set(classes.tolist()) <= set(range(criterion.num_classes))
+    for scale, dtype in itertools.product((0.0, 3.0, 1e4), (torch.float32, torch.bfloat16, torch.float16)):
+        logits, _ = batch(criterion, scale=scale, dtype=dtype)
+        probs = criterion.probabilities(logits)
+        assert probs.shape == (ROWS, criterion.num_classes)
+        assert probs.dtype == torch.float32
+        assert bool((probs >= 0).all())
+        torch.testing.assert_close(probs.sum(1), torch.ones(ROWS), atol=1e-5, rtol=0)
+        classes = criterion.decode(logits)
+        assert classes.dtype == torch.int64
+        assert classes.shape == (ROWS,)
+        assert set(classes.tolist()) <= set(range(criterion.num_classes))
 
 
 def confident_logits(criterion, label):
@@ -205,3 +205,14 @@ def test_state_moves(criterion):
     assert all(buffer.device.type == "meta" for buffer in moved.buffers())
     plain = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     assert not plain
+
+
+def test_works_on_another_device(criterion):
+    """A constant of the loss stays on the CPU when the criterion moves, which stops the first step on a GPU."""
+    moved = criterion.to("meta")
+    logits = torch.zeros(ROWS, moved.num_outputs, device="meta", requires_grad=True)
+    target = torch.zeros(ROWS, moved.num_classes, device="meta")
+    value = moved.value(moved.statistics(logits, target, torch.zeros(ROWS, device="meta")))
+    value.backward()
+    assert {each.device.type for each in (value, logits.grad, moved.probabilities(logits))} == {"meta"}
+    assert moved.decode(logits).device.type == "meta"

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from study.losses import make_criterion
 from study.losses.setup import NORMALISERS
-from tests.unit.losses.cases import IDS, VARIANTS, criterion_for, number, random_batch, set_class_weight
+from tests.unit.losses.cases import IDS, VARIANTS, criterion_for, random_batch, set_class_weight, value_and_grad
 
 SEEDS = st.integers(0, 100_000)
 FEW = settings(max_examples=15, deadline=None)
-HALVES = (slice(0, 3), slice(3, 8))
+PARTS = (slice(0, 3), slice(3, 4), slice(4, 8))
 SOFTMAX = [
     pair
     for pair in VARIANTS
@@ -169,16 +169,19 @@ def test_gradient_is_right(name, params):
 
 
 @pytest.mark.parametrize(("name", "params"), VARIANTS, ids=IDS)
-def test_half_a_batch_is_no_batch(name, params):
-    """A loss that claims to be a mean over rows is not, so that accumulating its gradients would be wrong."""
+def test_parts_of_a_batch(name, params):
+    """Accumulated gradients of parts are not those of the whole batch, or a loss that forbids it does not say so."""
     criterion = criterion_for(name, params)
     logits, target = random_batch(criterion, seed=5, rows=8)
+    weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 0.0, 3.0, 0.25])
+    target[3] = -1
     if criterion.is_batch_level:
         assert criterion.why_no_accumulation
+        assert not hasattr(criterion, "accumulation_factors")
         return
     assert not criterion.why_no_accumulation
-    weight = torch.ones(8)
-    parts = [criterion.statistics(logits[rows], F.one_hot(target[rows], 3).double(), weight[rows]) for rows in HALVES]
-    whole = criterion.value(parts[0] + parts[1])
-    assert number(whole) == pytest.approx(number(criterion(logits, target)), rel=1e-6)
-    assert len(parts[0]) == 2
+    whole, whole_grad = value_and_grad(criterion, logits, target, weight)
+    factors = criterion.accumulation_factors([(target[part], weight[part]) for part in PARTS])
+    pieces = [value_and_grad(criterion, logits[part], target[part], weight[part]) for part in PARTS]
+    close(sum(factor * value for factor, (value, _) in zip(factors, pieces, strict=True)), whole, atol=2e-6)
+    close(torch.cat([factor * grad for factor, (_, grad) in zip(factors, pieces, strict=True)]), whole_grad, atol=2e-6)
