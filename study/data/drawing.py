@@ -72,7 +72,7 @@ def draw_folds(units: pd.DataFrame, *, folds: int, fold: int, test_fraction: flo
         InputError: no such fold, or fewer units than folds.
     """
     if not 1 <= fold <= folds:
-        raise InputError(f"splits.fold is {fold}; expected 1 to {folds}, the folds")
+        raise InputError(f"splits.fold is {fold}; expected 1 to {folds}, the folds", "choose one of them")
     split = draw(units, val_fraction=0.0, test_fraction=test_fraction, seed=seed)
     rest = [str(unit) for unit in units.index if split[str(unit)] == "train"]
     if len(rest) < folds:

@@ -88,7 +88,9 @@ def flip(
 def _chosen(table: pd.DataFrame, among: pd.Series, *, fraction: float, purpose: str, seed: int) -> pd.Index:
     """The share of the rows whose hashes come first, rounded to the nearest number of rows."""
     if not 0 <= fraction <= 1:
-        raise InputError(f"{purpose.replace(' ', '.')} is {fraction:g}; expected a share from 0 to 1")
+        raise InputError(
+            f"labels.{purpose.replace(' ', '.')} is {fraction:g}; expected a share from 0 to 1", "correct the share"
+        )
     rows = table[among]
     count = math.floor(fraction * len(rows) + 0.5)
     if count == 0:

@@ -50,7 +50,7 @@ def finish_manifest(frame: pd.DataFrame, *, source: str) -> pd.DataFrame:
     that are kept; the index runs from 0.
 
     Raises:
-        InputError: no rows, a row without a patient, or an image id that occurs twice; counts only, no ids.
+        InputError: no rows, a row without a patient or image id, or an image id that occurs twice; counts only, no ids.
     """
     if frame.empty:
         raise InputError(f"source {source!r} has no images", "check its root and table")
@@ -89,13 +89,21 @@ def _check_ids(manifest: pd.DataFrame, source: str) -> None:
     without_patient = int(manifest["patient_id"].isna().sum())
     if without_patient:
         raise InputError(
-            f"source {source!r}: {without_patient} of {len(manifest)} rows have no patient_id",
+            f"source {source!r}: {without_patient} of {len(manifest)} rows have no patient_id; expected one in each",
             "fill patient_id in every row: splits are made by patient",
+        )
+    nameless = manifest["image_id"].isna().to_numpy()
+    if nameless.any():
+        raise InputError(
+            f"source {source!r}: {int(nameless.sum())} of {len(manifest)} rows have no image_id; the first is data row "
+            f"{1 + int(nameless.argmax())}; expected one in every row",
+            "fill image_id in every row",
         )
     repeated = manifest["image_id"].duplicated()
     if repeated.any():
         first = int(repeated.to_numpy().argmax()) + 1
         raise InputError(
-            f"source {source!r}: {int(repeated.sum())} rows repeat an image_id; the first is data row {first}",
+            f"source {source!r}: {int(repeated.sum())} rows repeat an image_id; the first is data row {first}; "
+            "expected each once",
             "give every image an image_id of its own",
         )

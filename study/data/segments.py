@@ -87,7 +87,10 @@ def _part(manifest: pd.DataFrame, part: str | Binned) -> tuple[NDArray[np.int64]
     column = part.column if isinstance(part, Binned) else part
     if column not in manifest:
         known = [str(name) for name in manifest.columns]
-        raise InputError(f"segments name a column {column!r} that is not there{near(column, known)}")
+        raise InputError(
+            f"data.segments names {column!r}; expected a column of the manifest{near(column, known)}",
+            "correct data.segments",
+        )
     if isinstance(part, Binned):
         return _binned(manifest[column], part)
     codes_n, values = pd.factorize(manifest[column], use_na_sentinel=False)

@@ -111,7 +111,7 @@ def check_word(word: str, known: Sequence[str], *, place: str) -> None:
         InputError: with the nearest known word.
     """
     if word not in known:
-        raise InputError(f"{place} is {word!r}; expected {', '.join(known)}{near(word, known)}")
+        raise InputError(f"{place} is {word!r}; expected {', '.join(known)}{near(word, known)}", "correct the word")
 
 
 def near(word: str, known: Sequence[str]) -> str:
@@ -200,7 +200,10 @@ def _treated(manifest: pd.DataFrame, settings: LabelSettings) -> pd.Series:
 def _check_grades(manifest: pd.DataFrame) -> None:
     unknown = manifest["birads"].dropna()[lambda grades: ~grades.isin(range(7))]
     if len(unknown):
-        raise InputError(f"{len(unknown)} rows have a BI-RADS assessment outside 0 to 6, such as {unknown.iloc[0]:g}")
+        raise InputError(
+            f"{len(unknown)} rows have a BI-RADS assessment such as {unknown.iloc[0]:g}; expected 0 to 6",
+            "correct the column birads",
+        )
 
 
 def _without_dropped(manifest: pd.DataFrame, name: pd.Series, origin: pd.Series, *, what: str = "") -> Truth:

@@ -23,8 +23,12 @@ def uncertainty_of(origins: pd.Series, given: Mapping[str, float]) -> pd.Series:
     """
     for origin, value in given.items():
         if origin not in (*USUAL, "flipped"):
-            raise InputError(f"labels.uncertainty names {origin!r}; expected {', '.join((*USUAL, 'flipped'))}")
+            raise InputError(
+                f"labels.uncertainty names {origin!r}; expected {', '.join((*USUAL, 'flipped'))}", "correct the name"
+            )
         if not 0 <= value <= 1:
-            raise InputError(f"labels.uncertainty.{origin} is {value:g}; expected a number from 0 to 1")
+            raise InputError(
+                f"labels.uncertainty.{origin} is {value:g}; expected a number from 0 to 1", "correct the number"
+            )
     by_origin = {**USUAL, **given, **dict.fromkeys(NO_LABEL, 1.0)}
     return origins.map(by_origin).astype("float64")

@@ -49,14 +49,17 @@ def read_source(kind: str, root: str | Path, *, name: str | None = None, **optio
         InputError: an unknown kind or option, a missing option or file, or a table that cannot be understood.
     """
     if kind not in SOURCES:
-        raise InputError(f"source kind {kind!r}; expected {', '.join(SOURCES)}{_nearest(kind, list(SOURCES))}")
+        raise InputError(
+            f"source kind {kind!r}; expected {', '.join(SOURCES)}{_nearest(kind, list(SOURCES))}", "correct the kind"
+        )
     reader = SOURCES[kind]
     known = {key: value for key, value in inspect.signature(reader).parameters.items() if key not in ("root", "name")}
     for option in options:
         if option not in known:
             expected = ", ".join(known) or "no options"
             raise InputError(
-                f"source {kind} has no option {option!r}; expected {expected}{_nearest(option, list(known))}"
+                f"source {kind} has no option {option!r}; expected {expected}{_nearest(option, list(known))}",
+                "correct or remove the option",
             )
     missing = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key not in options]
     if missing:

@@ -34,6 +34,7 @@ COLUMNS: Final = {
     "image file path": "path",
 }
 VIEW: Final = ["patient_id", "laterality", "view"]
+FILLED: Final = ("patient_id", "left or right breast", "image view", "assessment", "pathology")
 PATHOLOGY: Final = {"MALIGNANT": "malignant", "BENIGN": "benign", "BENIGN_WITHOUT_CALLBACK": "benign"}
 ASSESSMENTS: Final = ("0", "1", "2", "3", "4", "5")
 SEVERITY: Final = {"5": 0, "4": 1, "0": 2, "3": 3, "2": 4, "1": 5}  # an incomplete one lies between 3 and 4
@@ -71,13 +72,16 @@ def _read_lesions(root: str | Path, folder: str, words: tuple[str, str, str, str
     need_columns(frame, [*COLUMNS, "pathology"], table=place)
     density = next((column for column in DENSITY_NAMES if column in frame), None)
     if density is None:
-        raise InputError(f"{shown(place)}: column {' or '.join(DENSITY_NAMES)} is missing")
+        raise InputError(
+            f"{shown(place)}: column {' or '.join(DENSITY_NAMES)} is missing; found {', '.join(frame.columns)}",
+            "use the published table",
+        )
     words_of(frame["assessment"], {text: text for text in ASSESSMENTS}, allowed="0 to 5", table=place)
     frame[density] = frame[density].mask(frame[density] == "0", "")
     lesions = take(frame, {**COLUMNS, density: "density"}, table=place)
     lesions["biopsy"] = words_of(frame["pathology"], PATHOLOGY, allowed=", ".join(PATHOLOGY), table=place)
-    for column in (*VIEW, "biopsy", "raw_birads"):
-        _check_filled(lesions[column].fillna(""), column, place)
+    for column in FILLED:
+        _check_filled(frame[column], place)
     expected = f"{view_folder}_" + frame["patient_id"] + "_" + frame["left or right breast"] + "_" + frame["image view"]
     _check_paths(frame["image file path"], expected, place)
     return lesions.assign(split_official=split)
@@ -93,10 +97,13 @@ def _find_table(root: str | Path, folder: str, file: str) -> str:
     )
 
 
-def _check_filled(cells: pd.Series, column: str, place: str) -> None:
+def _check_filled(cells: pd.Series, place: str) -> None:
     empty = (cells == "").to_numpy()
     if empty.any():
-        raise InputError(f"{shown(place)}: data row {1 + int(empty.argmax())}: {column} is empty; expected a value")
+        row = 1 + int(empty.argmax())
+        raise InputError(
+            f"{shown(place)}: column {cells.name}, data row {row}: empty; expected a value", "use the published table"
+        )
 
 
 def _check_paths(paths: pd.Series, expected: pd.Series, place: str) -> None:

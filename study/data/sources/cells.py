@@ -45,6 +45,7 @@ WORDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
     "implant": (FLAGS, "1, 0, true, false, yes or no"),
 }
 AMOUNTS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
+CORRECT_CELL: Final = "correct the cell, or empty it if nobody knows the value"
 HEADER_BYTES: Final = 65_536  # of a CSV table, more than the longest header line of the published ones
 
 
@@ -82,7 +83,10 @@ def need_columns(frame: pd.DataFrame, columns: Iterable[str], *, table: str | Pa
     missing = [column for column in columns if column not in frame]
     if missing:
         found = ", ".join(map(str, frame.columns))
-        raise InputError(f"{shown(table)}: column {', '.join(missing)} is missing; found {found}")
+        raise InputError(
+            f"{shown(table)}: column {', '.join(missing)} is missing; found {found}",
+            "give the whole table, with its column names unchanged",
+        )
 
 
 def take(frame: pd.DataFrame, columns: Mapping[str, str], *, table: str | Path) -> pd.DataFrame:
@@ -144,7 +148,7 @@ def _map_cells(cells: pd.Series, meaning: Callable[[str], str | None], *, allowe
         meanings[text] = meaning(" ".join(text.upper().split()))
         if meanings[text] is None:
             row = 1 + int((cells == text).to_numpy().argmax())
-            raise InputError(f"{called}, data row {row}: {text[:40]!r}; expected {allowed}")
+            raise InputError(f"{called}, data row {row}: {text[:40]!r}; expected {allowed}", CORRECT_CELL)
     return cells.map(meanings).astype("str")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from study.data.files import is_file, join, shown
 from study.data.manifest import finish_manifest
 from study.data.sources.boxes import lesion_text
-from study.data.sources.cells import DENSITIES, take
+from study.data.sources.cells import DENSITIES, FLAGS, VIEWS, take
 from study.data.sources.places import places
 from study.data.sources.wide import agreed, id_texts, read_wide_table, words_of
 from study.errors import InputError
@@ -25,11 +25,9 @@ BREAST: Final = [*EXAM, "breast"]
 
 CLINICAL: Final = (*EXAM, "desc", "side", "asses", "tissueden", "path_severity")
 CLINICAL_EXTRA: Final = ("bside", "age_at_study")
+CODED: Final = ("ViewPosition", "FinalImageType", "spot_mag")
 METADATA: Final = {
     "ImageLateralityFinal": "laterality",
-    "ViewPosition": "view",
-    "FinalImageType": "image_kind",
-    "spot_mag": "spot_mag",
     "Manufacturer": "manufacturer",
     "ManufacturerModelName": "model",
 }
@@ -50,8 +48,9 @@ SEVERITIES: Final = {
     for key in (f"{number}", f"{number}.0")
 }
 TISSUE: Final = {**{key: value for key, value in DENSITIES.items() if key[0].isdigit()}, "5": None, "5.0": None}
-DEPTH_KINDS: Final = ("3D", "ROI_SSC", "ROI_SS")
+IMAGE_KINDS: Final = {"2D": "FFDM", "CVIEW": "cview", **dict.fromkeys(("3D", "ROI_SSC", "ROI_SS"))}
 MORE_VIEWS: Final = ("RL", "RM", "RI", "RS", "SPECIMEN")  # rolled in four directions; a specimen has no breast
+EMBED_VIEWS: Final = {**VIEWS, **dict.fromkeys(MORE_VIEWS, "other")}
 
 
 def read_embed(
@@ -130,14 +129,14 @@ def _read_findings(place: str) -> pd.DataFrame:
 def _read_files(place: str) -> pd.DataFrame:
     """Rows of the metadata table under the manifest's names; ``path`` begins with the cohort."""
     optional = (*SIZES, *ROI_COLUMNS)
-    table = read_wide_table(place, needed=("anon_dicom_path", *EXAM, *METADATA), optional=optional)
-    raw_view = table["ViewPosition"]
-    table["ViewPosition"] = raw_view.mask(raw_view.isin(MORE_VIEWS), "OTHER")
-    is_depth_kind = table["FinalImageType"].isin(DEPTH_KINDS)
-    table["FinalImageType"] = table["FinalImageType"].mask(is_depth_kind, "")
+    table = read_wide_table(place, needed=("anon_dicom_path", *EXAM, *METADATA, *CODED), optional=optional)
     sizes = {column: meaning for column, meaning in SIZES.items() if column in table}
-    files = take(table, {**METADATA, **sizes}, table=place).assign(raw_view=raw_view, is_depth_kind=is_depth_kind)
-    files["spot_mag"] = files["spot_mag"].fillna(0.0)
+    files = take(table, {**METADATA, **sizes}, table=place).assign(raw_view=table["ViewPosition"])
+    view, kind = table["ViewPosition"].str.upper(), table["FinalImageType"].str.upper()
+    files["view"] = words_of(view, EMBED_VIEWS, allowed=f"{', '.join(EMBED_VIEWS)} or empty", table=place)
+    files["image_kind"] = words_of(kind, IMAGE_KINDS, allowed="2D, cview, 3D, ROI_SSC or empty", table=place)
+    spot = words_of(table["spot_mag"], FLAGS, allowed="1, 0 or empty", table=place)
+    files["spot_mag"] = pd.to_numeric(spot).fillna(0.0)
     files["path"] = _paths(table["anon_dicom_path"], place)
     for column in EXAM:
         files[column] = id_texts(table[column], table=place)
@@ -163,7 +162,10 @@ def _check_patients(patients: pd.Series, place: str) -> None:
     empty = (patients == "").to_numpy()
     if empty.any():
         row = 1 + int(empty.argmax())
-        raise InputError(f"{shown(place)}: column empi_anon, data row {row}: empty; expected a patient in every row")
+        raise InputError(
+            f"{shown(place)}: column empi_anon, data row {row}: empty; expected a patient in every row",
+            "use the published table",
+        )
 
 
 def _lesions(table: pd.DataFrame, files: pd.DataFrame, place: str) -> tuple[list[str | None], list[float]]:
@@ -180,7 +182,8 @@ def _lesions(table: pd.DataFrame, files: pd.DataFrame, place: str) -> tuple[list
         if len(numbers) % 4:
             raise InputError(
                 f"{shown(place)}: column {column}, data row {row + 1}: {len(numbers)} numbers; "
-                "expected four of each box (ymin, xmin, ymax, xmax)"
+                "expected four of each box (ymin, xmin, ymax, xmax)",
+                "correct the cell, or write () for no box",
             )
         boxes = [(x0, y0, x1, y1) for y0, x0, y1, x1 in np.reshape(numbers, (-1, 4)).tolist()]
         height, width = (files["rows"].iloc[row], files["cols"].iloc[row]) if has_size else (np.nan, np.nan)

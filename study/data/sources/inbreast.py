@@ -155,7 +155,11 @@ def _table_rows(table: str) -> pd.DataFrame:
     odd = (~rows["image_id"].str.fullmatch(NUMBER)).to_numpy()
     if odd.any():
         row = int(odd.argmax()) + 1
-        raise InputError(f"{shown(table)}: column File Name, data row {row}: expected a number of 8 digits")
+        raise InputError(
+            f"{shown(table)}: column File Name, data row {row}: not a number of 8 digits; expected one, as it begins "
+            "the name of the image file",
+            "use the published table",
+        )
     rows["view"] = rows["view"].mask(rows["raw_view"].str.upper() == OBLIQUE, "MLO")
     return rows
 

@@ -87,14 +87,20 @@ def _circles(table: str, films: pd.DataFrame) -> dict[str, list[Box]]:
     boxes: dict[str, list[Box]] = {}
     for row, (film, *texts) in enumerate(circles.itertuples(index=False), start=1):
         if film not in known:
-            raise InputError(f"{shown(table)}: column image_id, data row {row}: no such film in {LABELS_FILE}")
+            raise InputError(
+                f"{shown(table)}: column image_id, data row {row}: no such film in {LABELS_FILE}; expected one of its "
+                "films",
+                f"correct the cell, or add the film to {LABELS_FILE}",
+            )
         if not any(texts):
             continue
         try:
             x, y, radius = (float(text) for text in texts)
         except ValueError:
             raise InputError(
-                f"{shown(table)}: data row {row}: expected numbers in x, y and r, or three empty cells"
+                f"{shown(table)}: data row {row}: a circle in part; expected numbers in x, y and r, or three empty "
+                "cells",
+                "correct the row",
             ) from None
         boxes.setdefault(film, []).append(circle_box(x, y, radius=radius))
     return boxes
@@ -117,7 +123,10 @@ def _read_info(table: str) -> dict[str, list[Finding]]:
     for number, line in enumerate(rows, start=1):
         match = FILM.fullmatch(line)
         if match is None:
-            raise InputError(f"{shown(table)}: data row {number}: {line[7:40]!r} after the film; expected {EXPECTED}")
+            raise InputError(
+                f"{shown(table)}: data row {number}: {line[7:40]!r} after the film; expected {EXPECTED}",
+                "use the published list",
+            )
         finding = _finding(match)
         findings.setdefault(finding.film, []).append(finding)
     if not findings:

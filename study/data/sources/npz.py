@@ -63,7 +63,10 @@ def _read_splits(archive: zipfile.ZipFile, table: str) -> list[Split]:
     names = [member.removesuffix(IMAGES) for member in members if member.endswith(IMAGES)]
     if not names:
         found = ", ".join(members[:6]) or "no arrays"
-        raise InputError(f"{table} holds {found}; expected train_images, train_labels and so on")
+        raise InputError(
+            f"{table} holds {found}; expected train_images, train_labels and so on",
+            "name the arrays as MedMNIST does",
+        )
     missing = [f"{name}{LABELS}" for name in names if f"{name}{LABELS}" not in members]
     if missing:
         raise InputError(f"{table}: {', '.join(missing)} is missing", "give the labels of every split")
@@ -81,7 +84,10 @@ def _read_split(archive: zipfile.ZipFile, name: str, table: str) -> Split:
         )
     labels_n = _labels(archive, name, table)
     if len(labels_n) != shape[0]:
-        raise InputError(f"{table}: {name} has {shape[0]} images and {len(labels_n)} labels; expected as many")
+        raise InputError(
+            f"{table}: {name} has {shape[0]} images and {len(labels_n)} labels; expected as many",
+            "give each image one label",
+        )
     return Split(name=name, shape=shape, bits=DEPTHS[kind], labels_n=labels_n)
 
 
@@ -106,7 +112,10 @@ def _labels(archive: zipfile.ZipFile, name: str, table: str) -> npt.NDArray[np.i
             "use a data set with one class per image",
         )
     if kind.kind not in "iu" or not (len(shape) == 1 or shape[1:] == (1,)):
-        raise InputError(f"{table}: {member} is {kind} {list(shape)}; expected whole numbers [N] or [N, 1]")
+        raise InputError(
+            f"{table}: {member} is {kind} {list(shape)}; expected whole numbers [N] or [N, 1]",
+            "store each image's class as its number",
+        )
     with archive.open(f"{member}{MEMBER}") as file:
         return _content(file).astype(np.int64).reshape(-1)
 

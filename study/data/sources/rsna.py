@@ -7,7 +7,8 @@ import pandas as pd
 
 from study.data.files import join, shown
 from study.data.manifest import finish_manifest
-from study.data.sources.cells import read_text_table, take
+from study.data.sources.cells import need_columns, read_text_table, take
+from study.data.sources.wide import words_of
 from study.errors import InputError
 
 IMAGES: Final = "train_images"
@@ -26,7 +27,7 @@ KNOWN_COLUMNS: Final = {
 }
 LABELS: Final = ("cancer", "biopsy", "BIRADS", "density")
 FLAGS: Final = {"0": False, "1": True}
-GRADES: Final = (0, 1, 2)
+GRADES: Final = {key: grade for grade in "012" for key in (grade, f"{grade}.0")}
 BLANK: Final = "known defect: every pixel is 0"
 UNUSABLE: Final = "known defect: cropped too far, or no usable breast"
 # Found by participants of the challenge and told on its public forum.
@@ -58,6 +59,8 @@ def read_rsna(
     frame = read_text_table(place)
     if not set(LABELS) & set(frame.columns):
         raise InputError(f"{shown(place)} holds no labels ({', '.join(LABELS)})", "read train.csv: test.csv has none")
+    need_columns(frame, KNOWN_COLUMNS, table=place)
+    words_of(frame["BIRADS"], GRADES, allowed="0, 1, 2 or empty", table=place)
     images = take(frame, KNOWN_COLUMNS, table=place)
     cancer = _flags(images["cancer"], place=f"{shown(place)}: column cancer")
     biopsied = _flags(images["biopsied"], place=f"{shown(place)}: column biopsy")
@@ -77,19 +80,18 @@ def _flags(cells: pd.Series, *, place: str) -> pd.Series:
     unknown = flags.isna().to_numpy()
     if unknown.any():
         row = int(unknown.argmax())
-        raise InputError(f"{place}, data row {row + 1}: {cells.iloc[row][:40]!r}; expected 0 or 1")
+        raise InputError(
+            f"{place}, data row {row + 1}: {cells.iloc[row][:40]!r}; expected 0 or 1", "use the published table"
+        )
     return flags.astype("bool")
 
 
 def _check_grades(birads: pd.Series, cancer: pd.Series, *, place: str) -> None:
-    """No class may follow from an assessment that contradicts the cancer flag, or that this data set does not have."""
-    unknown = (birads.notna() & ~birads.isin(GRADES)).to_numpy()
-    if unknown.any():
-        row = int(unknown.argmax())
-        raise InputError(f"{place}: column BIRADS, data row {row + 1}: {birads.iloc[row]:g}; expected 0, 1, 2 or empty")
+    """No class may follow from an assessment that contradicts the cancer flag."""
     contradictory = (cancer & birads.isin((1, 2))).to_numpy()
     if contradictory.any():
         row = int(contradictory.argmax()) + 1
         raise InputError(
-            f"{place}: data row {row}: cancer 1 with BIRADS 1 or 2; expected BIRADS 0 or empty with a cancer"
+            f"{place}: data row {row}: cancer 1 with BIRADS 1 or 2; expected BIRADS 0 or empty with a cancer",
+            "correct the row, or remove it",
         )

@@ -9,7 +9,7 @@ import pandas as pd
 from study.data.files import is_file, is_remote, join, shown
 from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
 from study.data.sources.boxes import lesion_text, parse_lesions
-from study.data.sources.cells import read_text_table, understand
+from study.data.sources.cells import CORRECT_CELL, read_text_table, understand
 from study.errors import InputError
 
 ALIASES: Final = {"label": "label3"}
@@ -82,7 +82,9 @@ def _lesions(cells: pd.Series, table: str) -> list[str | None]:
         boxes = parse_lesions(cell) if cell else []
         if boxes is None:
             raise InputError(
-                f"{shown(table)}: column lesions, data row {row}: expected [[left, top, right, bottom], ...]"
+                f"{shown(table)}: column lesions, data row {row}: {cell[:40]!r}; expected "
+                "[[left, top, right, bottom], ...]",
+                CORRECT_CELL,
             )
         texts.append(lesion_text(boxes))
     return texts
@@ -92,7 +94,10 @@ def _check_filled(frame: pd.DataFrame, column: str, table: str) -> None:
     empty = (frame[column] == "").to_numpy()
     if empty.any():
         row = 1 + int(empty.argmax())
-        raise InputError(f"{shown(table)}: column {column}, data row {row}: empty; expected a value in every row")
+        raise InputError(
+            f"{shown(table)}: column {column}, data row {row}: empty; expected a value in every row",
+            "fill the cell, or remove the row",
+        )
 
 
 def _check_unique(image_ids: pd.Series, table: str) -> None:

@@ -30,6 +30,7 @@ BREAST_COLUMNS: Final = {
 }
 SPLITS: Final = ("training", "test")
 NO_FINDING: Final = "No Finding"
+PUBLISHED_TABLE: Final = "use the published table"
 EDGES: Final = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_KEY: Final = "sopinstanceuid"
 DEVICE_COLUMNS: Final = {
@@ -72,7 +73,10 @@ def _check_splits(splits: pd.Series, *, table: str) -> None:
     if unknown.any():
         row = int(unknown.argmax())
         found = repr(splits.iloc[row][:40])
-        raise InputError(f"{shown(table)}: column split, data row {row + 1}: {found}; expected {' or '.join(SPLITS)}")
+        raise InputError(
+            f"{shown(table)}: column split, data row {row + 1}: {found}; expected {' or '.join(SPLITS)}",
+            PUBLISHED_TABLE,
+        )
 
 
 def _boxes(table: str) -> dict[str, list[Box]]:
@@ -85,7 +89,11 @@ def _boxes(table: str) -> dict[str, list[Box]]:
         place = f"{shown(table)}: data row {row}"
         box = _box(edges, place=place)
         if (_categories(categories, place=place) == [NO_FINDING]) != (box is None):
-            raise InputError(f"{place}: expected a box with a finding, and four empty cells with {NO_FINDING!r}")
+            found = "a finding without a box" if box is None else f"a box with {NO_FINDING!r}"
+            raise InputError(
+                f"{place}: {found}; expected a box with a finding, and four empty cells with {NO_FINDING!r}",
+                PUBLISHED_TABLE,
+            )
         boxes.setdefault(image, []).extend([] if box is None else [box])
     return boxes
 
@@ -97,7 +105,9 @@ def _categories(text: str, *, place: str) -> list[str]:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         found = None
     if not isinstance(found, list) or not found or not all(isinstance(category, str) for category in found):
-        raise InputError(f"{place}, column finding_categories: {text[:40]!r}; expected a list such as ['Mass']")
+        raise InputError(
+            f"{place}, column finding_categories: {text[:40]!r}; expected a list such as ['Mass']", PUBLISHED_TABLE
+        )
     return found
 
 
@@ -107,7 +117,10 @@ def _box(edges: list[str], *, place: str) -> Box | None:
     try:
         left, top, right, bottom = map(float, edges)
     except ValueError:
-        raise InputError(f"{place}, columns {', '.join(EDGES)}: expected four numbers or four empty cells") from None
+        raise InputError(
+            f"{place}, columns {', '.join(EDGES)}: a box in part; expected four numbers or four empty cells",
+            PUBLISHED_TABLE,
+        ) from None
     return left, top, right, bottom
 
 
@@ -117,7 +130,9 @@ def _devices(table: str) -> pd.DataFrame:
     plain = {column: "".join(filter(str.isalpha, str(column).lower())) for column in frame.columns}
     keys = [column for column, text in plain.items() if text == IMAGE_KEY]
     if not keys:
-        raise InputError(f"{shown(table)}: column SOP Instance UID is missing; found {', '.join(frame.columns)}")
+        raise InputError(
+            f"{shown(table)}: column SOP Instance UID is missing; found {', '.join(frame.columns)}", PUBLISHED_TABLE
+        )
     found = {column: DEVICE_COLUMNS[text] for column, text in plain.items() if text in DEVICE_COLUMNS}
     devices = frame[[keys[0], *found]].rename(columns={keys[0]: "image_id", **found}).drop_duplicates()
     repeated = devices["image_id"].duplicated().to_numpy()

@@ -62,7 +62,10 @@ def words_of(cells: pd.Series, words: Mapping[str, str | None], *, allowed: str,
     for text in cells.unique():
         if text not in meanings:
             row = 1 + int((cells == text).to_numpy().argmax())
-            raise InputError(f"{shown(table)}: column {cells.name}, data row {row}: {text[:40]!r}; expected {allowed}")
+            raise InputError(
+                f"{shown(table)}: column {cells.name}, data row {row}: {text[:40]!r}; expected {allowed}",
+                "correct the cell, or fetch the published table again",
+            )
     return cells.map(meanings).astype("str")
 
 

@@ -87,7 +87,8 @@ class TestViews:
 
     def test_an_empty_pathology_is_refused(self, read):
         """A lesion without a result is taken for benign."""
-        assert "data row 2: biopsy is empty" in message_of(read, mass_test=[case(), case(pathology="")])
+        message = message_of(read, mass_test=[case(), case(pathology="")])
+        assert "mass_case_description_test_set.csv: column pathology, data row 2: empty" in message
 
     def test_a_path_that_leads_to_another_view_is_refused(self, read):
         """A row is given the picture of another patient."""

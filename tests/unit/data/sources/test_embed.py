@@ -188,13 +188,18 @@ class TestFiles:
         assert list(manifest["drop_reason"]) == ["", reason]
 
     @pytest.mark.parametrize(
-        ("column", "cell"),
-        [("FinalImageType", "4D"), ("ViewPosition", "ZZZ"), ("ImageLateralityFinal", "M"), ("spot_mag", "2")],
+        ("column", "cell", "expected"),
+        [
+            ("FinalImageType", "4D", "2D, cview, 3D, ROI_SSC or empty"),
+            ("ViewPosition", "ZZZ", "CC, MLO"),
+            ("ImageLateralityFinal", "M", "L, R"),
+            ("spot_mag", "2", "1, 0 or empty"),
+        ],
     )
-    def test_unknown_words_are_refused(self, read, column, cell):
-        """A view, side or kind that nobody knows is guessed."""
+    def test_unknown_words_are_refused(self, read, column, cell, expected):
+        """A view, side or kind that nobody knows is guessed, or the message expects words of another table."""
         message = message_of(read, [finding()], [file_row(1), file_row(2, **{column: cell})])
-        assert f"column {column}, data row 2: {cell!r}; expected" in message
+        assert f"column {column}, data row 2: {cell!r}; expected {expected}" in message
         assert "metadata" in message
 
     def test_a_file_listed_twice_is_one_image(self, read):

@@ -1,5 +1,6 @@
 """What all readers promise, whatever they read."""
 
+import ast
 from pathlib import Path
 
 import pandas as pd
@@ -121,3 +122,30 @@ def test_manifest_checks_ids():
     rows = pd.DataFrame({"patient_id": ["1", "2"], "image_id": ["a", "a"]})
     assert "repeat an image_id" in message_of(finish_manifest, rows, source="x")
     assert "no images" in message_of(finish_manifest, rows[:0], source="x")
+    rows = pd.DataFrame({"patient_id": ["1", "2"], "image_id": ["a", ""]})
+    assert "1 of 2 rows have no image_id; the first is data row 2" in message_of(finish_manifest, rows, source="x")
+
+
+@pytest.mark.parametrize("kind", ["vindr", "rsna"])
+def test_an_image_without_an_id_is_refused(tmp_path, kind):
+    """An empty cell gives an image whose place is `.dcm` and whose id is that of no image."""
+    if kind == "vindr":
+        write_vindr(tmp_path, [*vindr_exam("a"), {**vindr_exam("b")[0], "image_id": ""}], pictures=False)
+    else:
+        write_rsna(tmp_path, [rsna_row(1, 11), rsna_row(1, "", view="MLO")], pictures=False)
+    assert "rows have no image_id" in message_of(read_source, kind, tmp_path)
+
+
+MODULES = sorted(
+    path
+    for path in Path(finish_manifest.__code__.co_filename).parent.rglob("*.py")
+    if path.parent.name == "sources" or path.stem in {"manifest", "tasks", "labels", "splits", "split_rules", "drawing"}
+)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_every_message_says_what_to_do(module):
+    """A user reads what is wrong with a table, a label or a split, but not one thing that would help."""
+    calls = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
+    errors = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "InputError"]
+    assert [call.lineno for call in errors if len(call.args) < 2] == []

@@ -178,7 +178,9 @@ class TestTableLayout:
         message = message_of(read_source, "mias", tmp_path)
         assert "lesions.csv: column image_id, data row 2: no such film in labels.csv" in message
         (tmp_path / "lesions.csv").write_text("image_id,x,y,r\nmdb001,1,,3\n")
-        assert "data row 1: expected numbers in x, y and r" in message_of(read_source, "mias", tmp_path)
+        assert "data row 1: a circle in part; expected numbers in x, y and r" in message_of(
+            read_source, "mias", tmp_path
+        )
 
     def test_faults(self, tmp_path):
         """A missing table or column is not named."""

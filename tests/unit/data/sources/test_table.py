@@ -178,7 +178,7 @@ class TestTable:
         assert list(manifest["lesions"].fillna("")) == ["[[0.0, 2.0, 30.0, 40.5]]", "", ""]
         for wrong in ("[1, 2, 3, 4]", "[[1, 2, 3]]", "[[1, 2, 3, NaN]]", "box", "{}", "[[true, 1, 2, 3]]"):
             message = message_of(table, "path;patient_id;label;lesions", f"a.png;1;1;{wrong}")
-            assert "column lesions, data row 1: expected [[left, top, right, bottom], ...]" in message
+            assert f"column lesions, data row 1: {wrong!r}; expected [[left, top, right, bottom], ...]" in message
 
     def test_more_cells_than_names(self, table):
         """A first cell without a name passes for a row's number, so that every cell stands one column further left."""
