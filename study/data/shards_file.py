@@ -48,6 +48,18 @@ class Content:
     offset: tuple[int, int] = (0, 0)
     background: int = 0
 
+    def trimmed(self) -> "Content":
+        """The same picture without the outer rows and columns that hold nothing but background."""
+        is_seen = self.pixels != self.background
+        if is_seen.ndim == 3:
+            is_seen = is_seen.any(axis=2)
+        left, top, width, height = cv2.boundingRect(is_seen.view(np.uint8))
+        if not width:
+            left, top, width, height = 0, 0, 1, 1  # a shard's row is never empty
+        kept = self.pixels[top : top + height, left : left + width]
+        offset = (self.offset[0] + left, self.offset[1] + top)
+        return Content(pixels=np.ascontiguousarray(kept), offset=offset, background=self.background)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:

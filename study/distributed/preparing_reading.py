@@ -67,7 +67,7 @@ def read_file(task: Mapping[str, Any], image: Mapping[str, Any]) -> Read:
         return None, {"stage": stage, "reason": f"unexpected {type(error).__name__}"}
     tags = asdict(picture.tags)
     content = Content(pixels=made.pixels, offset=made.offset, background=made.background)
-    return content, {name: tags[name] for name in HEADER_COLUMNS} | _box(made)
+    return content.trimmed(), {name: tags[name] for name in HEADER_COLUMNS} | _box(made)
 
 
 def _mask(place: str) -> NDArray[np.bool_]:

@@ -77,6 +77,26 @@ def test_frame_is_content_on_background(tmp_path_factory, encoding, data):
     assert (frames[0] == 99).all()
 
 
+@pytest.mark.parametrize(("dtype", "shape"), KINDS)
+@pytest.mark.parametrize("background", [0, 9])
+def test_trimmed_content_is_the_same_picture(tmp_path, dtype, shape, background):
+    """Empty margins are not stored, and no pixel that differs from the background, in any channel, is lost with them."""
+    pixels = np.full((20, 30, *shape), background, dtype=dtype)
+    corners = [(3, 7), (15, 21)]
+    for row, col in corners:
+        pixels[(row, col, 0) if shape else (row, col)] = 200
+    whole = Content(pixels=pixels, offset=(4, 2), background=background)
+    found = whole.trimmed()
+    assert (found.pixels.shape[:2], found.offset) == ((13, 15), (11, 5))
+    write_shard(tmp_path / "a.arrow", [whole, found])
+    frames = np.full((2, 30, 40, *shape), 99, dtype=dtype)
+    shard = read_shard(tmp_path / "a.arrow")
+    for row in range(2):
+        shard.frame_into(row, frames[row])
+    assert np.array_equal(frames[0], frames[1])
+    assert Content(pixels=pixels[:3], background=background).trimmed().pixels.shape[:2] == (1, 1)
+
+
 def test_compressed_rows_are_smaller(tmp_path):
     """Encoding zstd makes a smaller file of pictures with structure."""
     smooth = np.add.outer(np.arange(200), np.arange(200)).astype(np.uint8)
