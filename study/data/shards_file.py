@@ -56,7 +56,7 @@ class Content:
         left, top, width, height = cv2.boundingRect(is_seen.view(np.uint8))
         if not width:
             left, top, width, height = 0, 0, 1, 1  # a shard's row is never empty
-        kept = self.pixels[top : top + height, left : left + width]
+        kept: Any = self.pixels[top : top + height, left : left + width]
         offset = (self.offset[0] + left, self.offset[1] + top)
         return Content(pixels=np.ascontiguousarray(kept), offset=offset, background=self.background)
 

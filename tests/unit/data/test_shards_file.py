@@ -80,7 +80,7 @@ def test_frame_is_content_on_background(tmp_path_factory, encoding, data):
 @pytest.mark.parametrize(("dtype", "shape"), KINDS)
 @pytest.mark.parametrize("background", [0, 9])
 def test_trimmed_content_is_the_same_picture(tmp_path, dtype, shape, background):
-    """Empty margins are not stored, and no pixel that differs from the background, in any channel, is lost with them."""
+    """Empty margins are not stored, and no pixel of any channel that differs from the background is lost with them."""
     pixels = np.full((20, 30, *shape), background, dtype=dtype)
     corners = [(3, 7), (15, 21)]
     for row, col in corners:
