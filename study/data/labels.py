@@ -13,6 +13,7 @@ from study.data.experiments import flip, leave_out, made_from, synthesise
 from study.data.manifest import MANIFEST_COLUMNS, usable_rows
 from study.data.tasks import LabelSettings, class_names, truth_of
 from study.data.uncertainty import uncertainty_of
+from study.errors import InputError
 
 __all__ = [
     "LabelSettings",
@@ -96,7 +97,11 @@ def change_training_labels(manifest: pd.DataFrame, settings: LabelSettings) -> p
 
 
 def finish_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
-    """Drop images that have no label of any task, with a reason; an image that lacks only some is kept."""
+    """Drop images that have no label of any task, with a reason; an image that lacks only some is kept.
+
+    Raises:
+        InputError: a split manifest in which no training image keeps a label.
+    """
     has_none = manifest[[label_column(task) for task in settings.tasks]].isna().all(axis=1)
     is_dropped = usable_rows(manifest) & has_none
     was_left_out = manifest[f"{settings.task}_origin"] == "left_out"
@@ -105,7 +110,18 @@ def finish_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFra
     if "split" in finished:
         is_used = usable_rows(finished).groupby(finished["patient_id"]).transform("any")
         finished["split"] = finished["split"].where(is_used, NO_SPLIT)
+        _check_training(finished)
     return finished
+
+
+def _check_training(manifest: pd.DataFrame) -> None:
+    """Splits have training images before labels are left out, so that it is the experiment that took them all."""
+    if not (usable_rows(manifest) & (manifest["split"] == "train")).any():
+        left_out = int((manifest["drop_reason"] == LEFT_OUT).sum())
+        raise InputError(
+            f"data.labels.leave_out takes every label of all {left_out} training images; expected some to train with",
+            "leave out a smaller share",
+        )
 
 
 def _classes(task: str, settings: LabelSettings) -> tuple[str, ...]:

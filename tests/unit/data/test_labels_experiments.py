@@ -111,6 +111,15 @@ def test_an_image_without_its_deciding_label_stays_for_the_others():
     assert set(dropped.loc[dropped["drop_reason"] != "", "split"]) == {""}
 
 
+def test_leaving_out_everything_is_refused():
+    """A study whose training labels are all left out starts, and fails at its first batch or learns nothing."""
+    settings = LabelSettings(task="acr", leave_out={"all": 1.0})
+    _, after = changed(cohort(), auxiliary=(), leave_out={"all": 1.0})
+    with pytest.raises(InputError, match="every label of all 134 training images") as caught:
+        finish_labels(after, settings)
+    assert caught.value.fix
+
+
 class TestSynthesis:
     """Malignancy from an assessment, for training images without a biopsy."""
 
