@@ -74,3 +74,22 @@ def test_one_source_of_readers_is_short():
     assert "all " not in text
     assert "origin" not in text
     assert "left out" not in text
+
+
+def test_eighty_columns_are_enough():
+    """Many classes, long vendors' names, reasons or warnings run past the edge of a usual terminal or are cut."""
+    classes = [f"birads_{grade}" for grade in (1, 2, 3, "4a", "4b", "4c", 5, 6)]
+    rows = [(f"a_hospital_{row[0]}", *row[1:]) for row in ROWS]
+    table = manifest(rows).assign(
+        acr=pd.array([*range(6)], dtype="Int64"), acr_origin="biopsy", manufacturer=list("xyz") * 2
+    )
+    table["manufacturer"] = "A Company of Mammography, Inc. " + table["manufacturer"]
+    table.loc[5, "drop_reason"] = "a reason that takes many words, such as they are, and goes on for one more line"
+    notes = ["splits are by breast, so something is to be said about it that takes more than a line of a terminal"]
+    summary = describe_manifest(table, classes, tasks={"acr": classes}, notes=notes)
+    text = manifest_text(summary)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.count(name) >= 1 for name in classes)
+    assert "Inc. x 1;" in text
+    assert notes[0] in " ".join(text.split())
+    assert len(manifest_text(summary, width=400).splitlines()) < len(text.splitlines())
