@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
+from urllib.parse import unquote
 
 from study.errors import InputError
 
@@ -34,8 +35,9 @@ def is_remote(place: str | Path) -> bool:
 
 
 def local_path(place: str | Path) -> Path:
-    """The local path of a place that is not remote; ``file://`` in front is understood."""
-    return Path(str(place).removeprefix(LOCAL)).absolute()
+    """The local path of a place that is not remote; ``file://`` URIs are understood, ``%20`` in them too."""
+    text = str(place)
+    return Path(unquote(text.removeprefix(LOCAL)) if text.startswith(LOCAL) else text).absolute()
 
 
 def shown(place: str | Path) -> str:

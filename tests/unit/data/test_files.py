@@ -41,6 +41,16 @@ def test_written_files_are_found_again(root):
     assert _names(root) == ["copy.png"]
 
 
+def test_file_uris_may_be_encoded(tmp_path):
+    """A folder with a space in its name is found by the URI that a file manager gives, and by its plain path."""
+    folder = tmp_path / "my files"
+    files.write_bytes(folder / "a 1.png", b"x")
+    uri = f"{tmp_path.as_uri()}/my%20files"
+    assert files.list_files(uri) == [str(folder / "a 1.png")]
+    assert files.read_bytes(f"{uri}/a%201.png") == b"x"
+    assert files.local_path(f"{folder}/100%25") == folder / "100%25"
+
+
 def test_second_content_replaces_the_first(root):
     """A file that is written again has the new content and leaves no trace of the old one."""
     place = files.join(root, "a.json")
