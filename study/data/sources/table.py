@@ -7,13 +7,14 @@ from typing import Final
 import pandas as pd
 
 from study.data.files import is_file, is_remote, join, shown
-from study.data.manifest import MANIFEST_COLUMNS, finish_manifest
+from study.data.manifest import ID_COLUMNS, MANIFEST_COLUMNS, finish_manifest
 from study.data.sources.boxes import lesion_text, parse_lesions
 from study.data.sources.cells import CORRECT_CELL, read_text_table, understand
 from study.errors import InputError
 
 ALIASES: Final = {"label": "label3"}
 GIVEN_BY_READER: Final = ("source", "raw_view", "raw_birads", "birads_sub")
+FRACTION: Final = r"\d+\.0*|\d+(?:\.\d+)?[eE]\+\d+"  # as spreadsheets and pandas write whole numbers
 TRUTH: Final = ("label", "label3", "birads", "biopsy", "density", "class_name")
 ALLOWED: Final = tuple(column for column in (*MANIFEST_COLUMNS, *ALIASES) if column not in GIVEN_BY_READER)
 
@@ -33,6 +34,9 @@ def read_table(root: str | Path, *, name: str = "table", table: str) -> pd.DataF
     _check_columns(frame, table_path)
     names = {meaning: alias for alias, meaning in ALIASES.items() if alias in frame}
     frame = frame.rename(columns=ALIASES)
+    for column in ID_COLUMNS:
+        if column in frame:
+            _check_whole(frame[column], table_path)
     _check_filled(frame, "path", table_path)
     _check_filled(frame, "patient_id", table_path)
     known = understand(frame, table=table_path, names=names)
@@ -97,6 +101,18 @@ def _check_filled(frame: pd.DataFrame, column: str, table: str) -> None:
         raise InputError(
             f"{shown(table)}: column {column}, data row {row}: empty; expected a value in every row",
             "fill the cell, or remove the row",
+        )
+
+
+def _check_whole(ids: pd.Series, table: str) -> None:
+    """A number that went through a fraction has lost its last digits, or is `17.0` here and `17` in another table."""
+    is_fraction = ids.str.fullmatch(FRACTION).to_numpy(dtype=bool)
+    if is_fraction.any():
+        row = 1 + int(is_fraction.argmax())
+        raise InputError(
+            f"{shown(table)}: column {ids.name}, data row {row}: an id stored as a fraction, such as 17.0 or 1.7E+15; "
+            "expected the id as it was issued",
+            "store ids as text",
         )
 
 

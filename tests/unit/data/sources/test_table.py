@@ -35,6 +35,15 @@ class TestTable:
         assert manifest["patient_id"].iloc[0] == "9568336662008395"
         assert manifest["image_id"].iloc[0] == "007"
 
+    @pytest.mark.parametrize("cell", ["17.0", "9007199254740993.0", "9.00719925474099E+15"])
+    def test_ids_as_fractions(self, table, cell):
+        """A number that lost its digits passes for an id, or one patient is `17` here and `17.0` there: a leak."""
+        message = message_of(table, "path,patient_id,label", "a.png,17,1", f"b.png,{cell},1")
+        assert "column patient_id, data row 2: an id stored as a fraction" in message
+        assert cell not in message.replace("17.0 or", "")
+        kept = table("path,patient_id,label", "a.png,1.2.840.10008,1", "b.png,17.5,0", "c.png,12e4,0")
+        assert list(kept["patient_id"]) == ["1.2.840.10008", "17.5", "12e4"]
+
     def test_assessments(self, table):
         """A form in which BI-RADS is written is not understood, or its text is lost."""
         texts = ["4", "4a", "BI-RADS 4", "4.0", "bi-rads  5", "0", "", "6", "4C"]
