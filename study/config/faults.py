@@ -10,7 +10,7 @@ from study.config.paths import Place, bounds_text, find, known_paths, root, type
 from study.config.yamlfile import join
 from study.errors import ConfigError
 from study.space import Fault
-from study.space.spelling import count_problems, hint, nearest, show
+from study.space.spelling import count_problems, hint, listed, nearest, show
 
 OUT_OF_BOUNDS: Final = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
@@ -59,7 +59,7 @@ def unknown_key(path: str, raw: Any) -> str:
         return f"unknown key; did you mean {guess!r}?"
     owners = [tag for tag, variant in parent.variants.items() if key in variant.model_fields] if parent else []
     if owners:
-        return f"unknown key; it belongs to {' and '.join(owners)}"
+        return f"unknown key; it belongs to {listed(owners)}"
     elsewhere = _only_with_end(key, known_paths(raw))
     if elsewhere is not None:
         return f"unknown key; did you mean {elsewhere!r}?"

@@ -52,6 +52,7 @@ class PartialStudy:
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     study: str | None = None
     seed: int | None = None
+    strict: bool | None = None
     data: DataConfig | None = None
     model: ModelConfig | None = None
     loss: LossConfig | None = None

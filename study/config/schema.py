@@ -151,10 +151,11 @@ class ResourcesConfig(Section):
 
 
 class StudyConfig(Section):
-    """The whole study file."""
+    """The whole study file; ``strict`` makes faults of settings that favour rare classes twice."""
 
     study: Slug
     seed: Seed = 0
+    strict: bool = False
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=CrossEntropyConfig)

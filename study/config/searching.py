@@ -15,6 +15,7 @@ PREFIX: Final = "search.space"
 FIXED: Final = {
     "study": "it names the study",
     "seed": "a search uses one seed; confirm repeats with several",
+    "strict": "it is about the file as a whole",
     "data": "it belongs to the prepared dataset",
     "search": "it steers the search itself",
     "confirm": "it follows the search",

@@ -59,6 +59,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         drop_rate=config.model.drop_rate,
         in_channels=dataset.channels,
         image_hw=dataset.image_hw,
+        make_head=criterion.make_head,
     )
     settings = _settings(config, steps=epoch_steps, seed=seed)
     identity = _identity(config, dataset, seed=seed)

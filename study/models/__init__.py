@@ -6,6 +6,7 @@ from typing import Final
 from torch import nn
 
 from study.models.backbones import list_backbones, make_timm_classifier, nearest_backbones
+from study.models.heads import MakeHead, exchange_head
 from study.models.torchvision_ops import declare_missing_operators
 
 __all__ = ["MODELS", "declare_missing_operators", "list_backbones", "make_model", "nearest_backbones"]
@@ -21,6 +22,7 @@ def make_model(
     pretrained: bool | str = False,
     drop_rate: float = 0.0,
     image_hw: tuple[int, int] | None = None,
+    make_head: MakeHead | None = None,
 ) -> nn.Module:
     """Build a network that maps images [N, in_channels, H, W] to logits [N, num_outputs].
 
@@ -34,13 +36,15 @@ def make_model(
         drop_rate: dropout before the head, in [0, 1).
         image_hw: height and width of the images in pixels; only backbones of fixed input size (vision transformers)
             look at it.
+        make_head: makes the last layer from the number of pooled features, or gives None for a linear one; a criterion
+            has such a method.
 
     Raises:
-        InputError: an unknown name (with the nearest spellings), a number outside its range, or a file that does not
-            hold the weights of this backbone.
+        InputError: an unknown name (with the nearest spellings), a number outside its range, a file that does not hold
+            the weights of this backbone, or a backbone whose last layer cannot be exchanged for the wanted one.
         EnvironmentFault: pretrained weights are neither cached nor reachable.
     """
-    return MODELS["timm"](
+    network = MODELS["timm"](
         name,
         num_outputs=num_outputs,
         in_channels=in_channels,
@@ -48,3 +52,6 @@ def make_model(
         drop_rate=drop_rate,
         image_hw=image_hw,
     )
+    if make_head is not None:
+        exchange_head(network, make_head)
+    return network

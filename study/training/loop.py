@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from study import checkpoint
 from study.errors import TrainingFault
-from study.inference import Predictions, predict_split, prediction_metrics
+from study.inference import Predictions, predict_split, prediction_metrics, rows_of_rank
 from study.losses.base import Criterion
 from study.models.inputs import to_input
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision, seed_step
@@ -88,6 +89,7 @@ def _set_mode(run: Run) -> None:
 def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
     """Run the steps that the current epoch still lacks; false when asked to stop, after saving."""
     _set_mode(run)
+    run.parts.criterion.start_epoch(run.epoch, run.settings.epochs)
     end = (run.epoch + 1) * run.settings.steps_per_epoch
     while run.step < end:
         batch = next(batches, None)
@@ -188,9 +190,11 @@ def _share_buffers(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _loss_of(criterion: Criterion, predictions: Predictions) -> float:
+    """The loss of the whole split: each rank gives its share, as the criterion adds up over ranks."""
     device = next(criterion.buffers(), torch.empty(0)).device
-    labels_n = torch.from_numpy(predictions.labels_n).to(device)
-    return float(criterion(predictions.logits_no.to(device), labels_n))
+    share_n = rows_of_rank(np.arange(len(predictions.labels_n)), rank=rank(), world_size=world_size())
+    labels_n = torch.from_numpy(predictions.labels_n[share_n]).to(device)
+    return float(criterion(predictions.logits_no[share_n].to(device), labels_n))
 
 
 def _outcome(run: Run, state: str) -> RunOutcome:

@@ -84,7 +84,7 @@ def test_loss_and_its_parameter_in_any_order(write: Write, raw: dict[str, Any]) 
     for overrides in (["loss.gamma=3", "loss.name=focal"], ["loss.name=focal", "loss.gamma=3"]):
         assert load_config(write(raw), overrides).loss == FocalConfig(name="focal", gamma=3)
     assert faults_of(write(raw), "loss.name=emd", "loss.gamma=3") == [
-        ("loss.gamma", "unknown key; it belongs to focal and focal_sigmoid and hill and cb"),
+        ("loss.gamma", "unknown key; it belongs to focal, focal_sigmoid, hill and cb"),
     ]
 
 
