@@ -106,8 +106,8 @@ class Event:
     """Something that happened in a study, for whoever shows it.
 
     ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``, and a ``note`` such as the
-    speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the test split;
-    ``warning`` is for the user's eyes.
+    speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the
+    test split; ``warning`` is for the user's eyes.
     """
 
     kind: Literal["stage", "progress", "started", "epoch", "ended", "tested", "warning"]

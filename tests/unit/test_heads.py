@@ -10,9 +10,10 @@ from study.models import make_model
 from study.models.heads import exchange_head, head_parameters
 
 
-@pytest.mark.parametrize(
-    ("loss", "kind"), [("coral", CoralHead), ("ldam", CosineHead), ("cross_entropy", torch.nn.Linear)]
-)
+HEADS = [("coral", CoralHead), ("ldam", CosineHead), ("cross_entropy", torch.nn.Linear)]
+
+
+@pytest.mark.parametrize(("loss", "kind"), HEADS)
 def test_a_loss_gets_the_head_that_it_wants(loss, kind):
     """LDAM trains on plain logits, or CORAL on free thresholds, and neither is the published method."""
     criterion = make_criterion(loss, num_classes=3, class_counts=[50, 30, 20])
