@@ -37,12 +37,14 @@ def read_image_folder(
     pictures = _list_pictures(root)
     below = [PurePosixPath(picture).parts for picture in pictures]
     depth = 1 if _has_splits([parts[0] for parts in below if len(parts) > 1], root) else 0
+    # Patients of one id are one patient in all sources, but pictures of one name in two folders are not one person.
+    alone = [f"{name}::{picture}" for picture in pictures]
     is_classed = [len(parts) > depth + 1 for parts in below]
     rows = pd.DataFrame(
         {
             "path": [join(root, picture) for picture in pictures],
             "image_id": pictures,
-            "patient_id": _patients(pictures, pattern, root) if pattern else pictures,
+            "patient_id": _patients(pictures, pattern, root) if pattern else alone,
             "class_name": [parts[depth] if inside else None for parts, inside in zip(below, is_classed, strict=True)],
             "split_official": [parts[0] if depth and len(parts) > 1 else None for parts in below],
             "drop_reason": [_reason(picture, inside) for picture, inside in zip(pictures, is_classed, strict=True)],

@@ -55,7 +55,9 @@ def read_npz(root: str | Path, *, name: str = "npz") -> pd.DataFrame:
             splits = _read_splits(archive, table)
     except (zipfile.BadZipFile, OSError, EOFError):
         raise InputError(f"{table} is not a whole array file", "fetch it again") from None
-    return finish_manifest(pd.concat([_rows(split, place) for split in splits]), source=name)
+    images = pd.concat([_rows(split, place) for split in splits], ignore_index=True)
+    # Patients of one id are one patient in all sources, but image 0 of two array files is not one person.
+    return finish_manifest(images.assign(patient_id=f"{name}::" + images["image_id"]), source=name)
 
 
 def _read_splits(archive: zipfile.ZipFile, table: str) -> list[Split]:
@@ -135,7 +137,6 @@ def _rows(split: Split, place: str) -> pd.DataFrame:
         {
             "path": f"{base}::" + ids + f"{mark}{query}",
             "image_id": ids,
-            "patient_id": ids,
             "class_name": pd.Series(split.labels_n).astype("str"),
             "split_official": split.name,
             "rows": height,

@@ -136,6 +136,15 @@ def test_an_image_without_an_id_is_refused(tmp_path, kind):
     assert "rows have no image_id" in message_of(read_source, kind, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["image_folder", "npz"])
+def test_pictures_without_patients_are_nobody_else(tmp_path, kind):
+    """Picture 0 of two data sets is one patient: one source held out to test takes the other's images with it."""
+    roots = [tmp_path / name for name in "ab"]
+    tables = [read_source(kind, root_of(kind, root), name=root.name, **TREES[kind](root)) for root in roots]
+    assert list(tables[0]["image_id"]) == list(tables[1]["image_id"])
+    assert not set(tables[0]["patient_id"]) & set(tables[1]["patient_id"])
+
+
 MODULES = sorted(
     path
     for path in Path(finish_manifest.__code__.co_filename).parent.rglob("*.py")
