@@ -1,12 +1,31 @@
 """One local Ray cluster of two CPUs for all tests of this folder."""
 
+import os
+
 import pytest
+
+# Read by every Python process of the cluster when it starts: a file called killer is fatal, a hungry one eats memory.
+STRANGE_FILES = """
+import os, pathlib, signal
+_open = pathlib.Path.open
+def open_(self, *args, **options):
+    if "killer" in self.name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "hungry" in self.name:
+        bytearray(3 << 30)
+    return _open(self, *args, **options)
+pathlib.Path.open = open_
+"""
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster(tmp_path_factory):
     """A started cluster; the tests join it."""
     from study.distributed.cluster import connected
 
-    with connected():
-        yield
+    hook = tmp_path_factory.mktemp("hook")
+    (hook / "sitecustomize.py").write_text(STRANGE_FILES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(hook), prepend=os.pathsep)
+        with connected():
+            yield

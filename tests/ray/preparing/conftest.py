@@ -12,18 +12,6 @@ from study.distributed import preparing
 from study.distributed.preparing import PrepareProgress, manifest_for
 
 SIZE = 64
-# read by every Python process below the one that is started with it: a file called killer is fatal, a hungry one eats
-KILLER = """
-import os, pathlib, signal
-_open = pathlib.Path.open
-def open_(self, *args, **options):
-    if "killer" in self.name:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if "hungry" in self.name:
-        bytearray(3 << 30)
-    return _open(self, *args, **options)
-pathlib.Path.open = open_
-"""
 
 
 @pytest.fixture(scope="session")
@@ -121,28 +109,22 @@ def no_ray(monkeypatch):
 
 
 @pytest.fixture
-def start_process(tmp_path):
-    """Starts a preparation in a process with a cluster of its own."""
-    hook = tmp_path / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(KILLER)
-    return lambda config: _other_process(config, hook)
+def start_process():
+    """Starts a preparation, in blocks of four files, in a process with a cluster of its own; a line for each block."""
 
+    def start(config):
+        code = (
+            "import sys; from study.config import DataConfig; from study.distributed import preparing, preparing_run;"
+            "preparing_run.BLOCK_FILES = 4;"
+            "tell = lambda p: print(p.stage.split()[0], p.done, flush=True) if p.stage.startswith('read') else None;"
+            "preparing.prepare_dataset(DataConfig.model_validate_json(sys.argv[1]), progress=tell, workers=1)"
+        )
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, config.model_dump_json()],
+            env=environment | {"PYTHONPATH": str(Path(preparing.__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-def _other_process(config, hook):
-    """Prepare in blocks of four files in a process with a cluster of its own; it prints a line for each block."""
-    code = (
-        "import sys; from study.config import DataConfig; from study.distributed import preparing, preparing_run;"
-        "preparing_run.BLOCK_FILES = 4;"
-        "tell = lambda p: print(p.stage.split()[0], p.done, flush=True) if p.stage.startswith('read') else None;"
-        "made = preparing.prepare_dataset(DataConfig.model_validate_json(sys.argv[1]), progress=tell, workers=1);"
-        "print('done', made.images, made.quarantined)"
-    )
-    path = os.pathsep.join([str(hook), str(Path(preparing.__file__).parents[2])])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, config.model_dump_json()],
-        env=environment | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return start

@@ -85,43 +85,22 @@ def test_lost_shard_is_made_again(config, watch):
     assert open_dataset(config.prepared).fingerprint == fingerprint
 
 
-def test_file_that_kills_its_process_costs_one_file(table_config, start_process, tmp_path):
-    """A file at which the worker dies is quarantined; its block, and the job, go on."""
+def test_files_that_kill_or_eat_memory_cost_one_file_each(table_config, tmp_path, monkeypatch):
+    """Three killers in one block and a memory hog in another lose these four; no other file, nor the job, suffers."""
     table = pd.read_csv(tmp_path / "list.csv")
-    (tmp_path / "files" / table["path"].iloc[2]).rename(tmp_path / "files" / "killer.dcm")
-    table.loc[2, "path"] = "killer.dcm"
+    strange = {0: "killer0.dcm", 2: "killer2.dcm", 3: "killer3.dcm", 5: "hungry.dcm"}
+    for place, name in strange.items():
+        (tmp_path / "files" / table["path"].iloc[place]).rename(tmp_path / "files" / name)
+        table.loc[place, "path"] = name
     table.to_csv(tmp_path / "list.csv", index=False)
-    with start_process(table_config) as process:
-        output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0
-    assert output.splitlines()[-1] == f"done {len(table) - 1} {{'the decoder crashed': 1}}"
+    monkeypatch.setattr(preparing_run, "BLOCK_FILES", 4)
+    summary = prepare_dataset(table_config)
+    bad = {"the decoder crashed": 3, "reading it takes more than 2 GiB of memory": 1}
+    assert (summary.images, summary.quarantined) == (len(table) - len(strange), bad)
     assert plan_preparation(table_config).is_complete
-    assert len(open_dataset(table_config.prepared)) == len(table) - 1
-
-
-def test_file_that_eats_memory_costs_one_file(table_config, start_process, tmp_path):
-    """A file whose decoder asks for all memory is refused it, and is quarantined; no worker dies for it."""
-    table = pd.read_csv(tmp_path / "list.csv")
-    (tmp_path / "files" / table["path"].iloc[1]).rename(tmp_path / "files" / "hungry.dcm")
-    table.loc[1, "path"] = "hungry.dcm"
-    table.to_csv(tmp_path / "list.csv", index=False)
-    with start_process(table_config) as process:
-        output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0
-    reason = "reading it takes more than 2 GiB of memory"
-    assert output.splitlines()[-1] == f"done {len(table) - 1} {{'{reason}': 1}}"
-
-
-def test_several_killers_in_one_block(table_config, start_process, tmp_path):
-    """A block with three files that kill their reader loses these three; the reader is started again after each."""
-    table = pd.read_csv(tmp_path / "list.csv")
-    for place in (0, 2, 3):
-        (tmp_path / "files" / table["path"].iloc[place]).rename(tmp_path / "files" / f"killer{place}.dcm")
-        table.loc[place, "path"] = f"killer{place}.dcm"
-    table.to_csv(tmp_path / "list.csv", index=False)
-    with start_process(table_config) as process:
-        output, _ = process.communicate(timeout=180)
-    assert output.splitlines()[-1] == f"done {len(table) - 3} {{'the decoder crashed': 3}}"
+    reasons = read_manifest(Path(table_config.prepared))["drop_reason"].str.removeprefix("quarantine: ")
+    assert [list(bad).index(reasons[place]) for place in strange] == [0, 0, 0, 1]
+    assert len(open_dataset(table_config.prepared)) == len(table) - len(strange)
 
 
 def test_killed_preparation_goes_on(config, watch, start_process):

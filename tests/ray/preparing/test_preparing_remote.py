@@ -31,9 +31,12 @@ def own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def remote(table_config, s3, tmp_path):
-    """The table's files and its dataset below URIs."""
-    for path in (tmp_path / "files").iterdir():
-        files.write_bytes(s3(f"site/{path.name}"), path.read_bytes())
+    """Two files of each patient of the table, and their dataset, below URIs."""
+    table = pd.read_csv(tmp_path / "list.csv")
+    table = table.groupby("patient_id").head(2)
+    table.to_csv(tmp_path / "list.csv", index=False)
+    for name in table["path"]:
+        files.write_bytes(s3(f"site/{name}"), (tmp_path / "files" / name).read_bytes())
     source = {"kind": "table", "name": "listed", "root": s3("site"), "table": str(tmp_path / "list.csv")}
     return type(table_config).model_validate(
         table_config.model_dump(mode="json") | {"prepared": s3("prepared/set"), "sources": [source]}
