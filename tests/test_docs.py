@@ -222,7 +222,8 @@ class TestStudyFilePage:
         for path, _, meaning in rows:
             paths |= {f"{path.rpartition('.')[0]}.{name}" for name in re.findall(r"`(\w+)`", meaning)}
         missing = {knob for knob in knobs if not any(f"{knob}.".startswith(f"{path}.") for path in paths)}
-        assert {knob for knob in missing if not knob.startswith("loss.")} == set()  # docs/losses.md has a test of its own
+        # docs/losses.md has a test of its own
+        assert {knob for knob in missing if not knob.startswith("loss.")} == set()
 
     def test_defaults(self, tmp_path):
         """The defaults on the page are those of the schema."""

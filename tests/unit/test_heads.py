@@ -9,7 +9,6 @@ from study.losses.heads import CoralHead, CosineHead
 from study.models import make_model
 from study.models.heads import exchange_head, head_parameters
 
-
 HEADS = [("coral", CoralHead), ("ldam", CosineHead), ("cross_entropy", torch.nn.Linear)]
 
 
