@@ -60,6 +60,7 @@ def split_manifest(manifest: pd.DataFrame, settings: SplitSettings | None = None
     places = manifest.groupby("source").cumcount() + 1
     rows = manifest.assign(unit=keys, data_row=places)[usable_rows(manifest)]
     _check_keys(rows, settings.unit)
+    _check_labelled(rows, len(manifest))
     if settings.scheme == "folds":
         split, moved = _folded(rows, settings), 0
     else:
@@ -230,6 +231,16 @@ def _check_keys(rows: pd.DataFrame, unit: Unit) -> None:
     if lacking:
         column = "patient_id" if unit == "patient" else "laterality or breast_id"
         raise InputError(f"{lacking} of {len(rows)} usable rows have no {column}", f"fill {column} in every row")
+
+
+def _check_labelled(rows: pd.DataFrame, images: int) -> None:
+    """Without any label there is nothing to split, whatever the scheme."""
+    if not rows["label"].notna().any():
+        raise InputError(
+            f"no labelled image for train and val and test: {images} images, {len(rows)} of them usable, and none has a "
+            "label of the task that decides; expected some in each",
+            "choose another data.labels.task, or add sources that state it",
+        )
 
 
 def _check_filled(manifest: pd.DataFrame) -> None:
