@@ -237,8 +237,8 @@ def _check_labelled(rows: pd.DataFrame, images: int) -> None:
     """Without any label there is nothing to split, whatever the scheme."""
     if not rows["label"].notna().any():
         raise InputError(
-            f"no labelled image for train and val and test: {images} images, {len(rows)} of them usable, and none has a "
-            "label of the task that decides; expected some in each",
+            f"no labelled image for train and val and test: {images} images, {len(rows)} of them usable, and none has "
+            "a label of the task that decides; expected some in each",
             "choose another data.labels.task, or add sources that state it",
         )
 

@@ -243,7 +243,7 @@ def test_leaks_are_found_and_counted():
 @pytest.mark.parametrize("drop", ["", "BI-RADS 3 is dropped"])
 def test_a_label_is_needed(drop):
     """A task that no source knows is told as a fault of the split, so that the user changes the wrong thing."""
-    with pytest.raises(InputError, match="4 images, .* none has a label of the task that decides") as caught:
+    with pytest.raises(InputError, match=r"4 images, .* none has a label of the task that decides") as caught:
         split_manifest(manifest_of(list("abcd"), labels=[None] * 4, drop=drop))
     assert "data.labels.task" in caught.value.fix
 
