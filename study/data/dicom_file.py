@@ -136,8 +136,9 @@ def parse_dicom(content: Content) -> DicomFile:
 def _inflated(content: Content) -> DicomFile:
     """A file that is deflated as a whole; here the values have to be copied."""
     dataset = dcmread(io.BytesIO(content), specific_tags=[*WANTED_TAGS, PIXEL_DATA])
-    frame = memoryview(dataset.PixelData or b"")
-    return DicomFile(dataset=dataset, frame=frame, is_compressed=False)
+    if "PixelData" not in dataset:
+        raise DicomError("the file has no PixelData", "fetch the file again or leave it out")
+    return DicomFile(dataset=dataset, frame=memoryview(dataset.PixelData or b""), is_compressed=False)
 
 
 def _refuse_raw(dataset: Dataset) -> None:

@@ -38,3 +38,11 @@ def test_detector_values_are_refused_however_they_are_told(tmp_path, pixels, int
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     with pytest.raises(DicomError, match="FOR PROCESSING"):
         read_dicom(write_dicom(tmp_path / "x.dcm", dataset))
+
+
+def test_deflated_file_without_pixels_says_so(tmp_path, pixels):
+    """A deflated file that lacks PixelData is called damaged."""
+    dataset = dicom_dataset(pixels, PixelData=None)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    with pytest.raises(DicomError, match="the file has no PixelData"):
+        read_dicom(write_dicom(tmp_path / "x.dcm", dataset))
