@@ -77,7 +77,7 @@ class TestFilms:
         dataset = open_dataset(cli.folder / "films")
         assert dataset.manifest["is_cropped"].mean() > 0.9
         pixels = dataset.pixels(np.arange(len(dataset)))
-        third = dataset.image_size // 3
+        third = dataset.image_hw[1] // 3
         left, right = pixels[:, :, :third].mean(axis=(1, 2)), pixels[:, :, -third:].mean(axis=(1, 2))
         assert (left > right).mean() > 0.9
         height = (dataset.manifest["box_bottom"] - dataset.manifest["box_top"]).to_numpy()
@@ -117,7 +117,7 @@ class TestDicomFiles:
         _, done = prepared
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         assert "3 files are in quarantine" in done.stderr
-        assert len(re.findall(r"^dropped: 1 \(quarantine: .+\)$", done.stderr, flags=re.MULTILINE)) == len(BAD)
+        assert len(re.findall(r"^clinic +1  quarantine: ", done.stderr, flags=re.MULTILINE)) == len(BAD)
         counts = re.findall(r"^clinic +(?:train|val|test) +\d+ +(\d+) ", done.stderr, flags=re.MULTILINE)
         assert sum(map(int, counts)) == len(GOOD)
         quarantine = pd.read_parquet(cli.folder / "prepared" / "quarantine.parquet")
