@@ -13,7 +13,7 @@ MOST_ROWS: Final = 8
 
 
 def write_previews(root: str, folder: Path, *, seed: int = 0) -> list[Path]:
-    """Write ``<policy>.png`` for every policy but ``none`` into ``folder``; each row is an image and its draws.
+    """Write ``<policy>.png`` for every policy into ``folder``; each row is an image as prepared, then its draws.
 
     Args:
         root: folder or URI of a prepared dataset.
@@ -29,9 +29,7 @@ def write_previews(root: str, folder: Path, *, seed: int = 0) -> list[Path]:
     dataset = open_dataset(root)
     images = list(dataset.pixels(example_rows(dataset)))
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        _write(folder / f"{policy}.png", contact_sheet(policy, images, seed)) for policy in POLICIES if policy != "none"
-    ]
+    return [_write(folder / f"{policy}.png", contact_sheet(policy, images, seed)) for policy in POLICIES]
 
 
 def example_rows(dataset: PreparedDataset) -> npt.NDArray[np.int64]:
