@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test lint types floors unit ray e2e bench clean
+.PHONY: help setup run test lint types floors unit long ray e2e bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,9 +36,7 @@ $(STAMP): pyproject.toml requirements.lock
 run: setup  ## Run a study: make run [FILE=search_spaces/quickstart.yaml]
 	$(BIN)/study run $(FILE)
 
-test: lint types floors unit  ## Everything that must hold before a change goes in
-	$(PYTEST) -q -m ray
-	$(PYTEST) -q -m e2e
+test: lint types floors unit long  ## Everything that must hold before a change goes in
 
 lint: setup  ## Style and format
 	$(BIN)/ruff check .
@@ -52,6 +50,9 @@ floors: setup  ## Imports only go down
 
 unit: setup  ## Quick tests: no Ray, no whole studies
 	$(PYTEST) -q -n 2 -m "not ray and not e2e and not gpu"
+
+long: setup  ## Tests on a local Ray cluster and whole studies, side by side
+	$(PYTEST) -q -n 2 --dist loadgroup -m "ray or e2e"
 
 ray: setup  ## Tests on a local Ray cluster
 	$(PYTEST) -q -m ray

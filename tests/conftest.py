@@ -26,6 +26,15 @@ settings.load_profile("build" if os.environ.get("CI") else "developer")
 CLASSES = ("normal", "benign", "malignant")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Part the long tests into two groups that can run side by side, each with its own cluster and finished study."""
+    for item in items:
+        if item.get_closest_marker("e2e") and item.path.name != "test_real_data.py":
+            item.add_marker(pytest.mark.xdist_group("studies"))
+        elif item.get_closest_marker("e2e") or item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0) -> Path:
     """A prepared dataset whose classes differ in the brightness of a square; two sources, three splits."""
     rng = np.random.default_rng(seed)
