@@ -96,13 +96,13 @@ def site(tmp_path, make_config, table_config):
 
 
 def _study_file(tmp_path, site):
-    (tmp_path / "work").mkdir()
+    (tmp_path / "job").mkdir()
     (tmp_path / "mine").mkdir()
     file = tmp_path / "mine" / "study.yaml"  # names the site, as its author wrote it
     file.write_text(
         "study: identity\n"
         "data:\n"
-        f"  prepared: {tmp_path}/work/data/set\n"
+        f"  prepared: {tmp_path}/job/data/set\n"
         f"  sources: [{{kind: table, name: site, root: '{site}', table: list.csv}}]\n"
         "  image_size: 64\n"
         "  max_quarantined: 1.0\n"
@@ -119,7 +119,7 @@ def _run(file, *, ray_folder, home, changes=()):
     return subprocess.run(
         [STUDY, "prepare", str(file), *options],
         env=kept | {"RAY_TMPDIR": str(ray_folder), "HOME": str(home)},
-        cwd=file.parent.parent / "work",
+        cwd=file.parent.parent / "job",
         capture_output=True,
         timeout=300,
         check=False,
@@ -145,8 +145,8 @@ def test_nothing_that_names_a_person_is_written(site, tmp_path):
     try:
         refused = _run(file, ray_folder=ray_folder, home=home, changes=["data.max_quarantined=0.0"])
         assert refused.returncode == 1, refused.stderr.decode()
-        assert (tmp_path / "work" / "data" / "set.partial").is_dir()
-        places = (tmp_path / "work", ray_folder, home)
+        assert (tmp_path / "job" / "data" / "set.partial").is_dir()
+        places = (tmp_path / "job", ray_folder, home)
         assert _leaks(places) == []
         assert [path for path in ray_folder.rglob("*.log") if path.stat().st_size]
         done = _run(file, ray_folder=ray_folder, home=home)
@@ -157,7 +157,7 @@ def test_nothing_that_names_a_person_is_written(site, tmp_path):
     # the message of a refusal names the table's place, which is the user's own; nothing else may
     said = (refused.stdout + refused.stderr + done.stdout + done.stderr).decode().replace(str(site), "")
     assert [word for word in PLANTED if word in said.upper()] == []
-    quarantine = pd.read_parquet(tmp_path / "work" / "data" / "set" / "quarantine.parquet")
+    quarantine = pd.read_parquet(tmp_path / "job" / "data" / "set" / "quarantine.parquet")
     assert len(quarantine) == quarantine["reason"].nunique() == BAD
-    manifest = pd.read_parquet(tmp_path / "work" / "data" / "set" / "manifest.parquet")
+    manifest = pd.read_parquet(tmp_path / "job" / "data" / "set" / "manifest.parquet")
     assert manifest["shard"].notna().sum() == len(manifest[manifest["drop_reason"] == ""]) > 0
