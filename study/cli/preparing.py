@@ -11,8 +11,6 @@ from study.cli.invocation import INVOCATION, program
 from study.errors import InterruptedStudy
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from study.config import StudyConfig
 
 
@@ -105,24 +103,16 @@ def _beside(config: "StudyConfig", kind: str) -> Path:
 
 def planned_text(config: "StudyConfig") -> str:
     """What the tables promise: patients and images by source, split and class; no pixels are read."""
-    from study.distributed.preparing_manifest import arranged_for
+    from study.console.data_tables import manifest_text
+    from study.distributed.preparing_manifest import summary_for
 
-    arranged = arranged_for(config.data)
-    return _summary_text(config, arranged.manifest, notes=arranged.notes)
+    return manifest_text(summary_for(config.data))
 
 
 def prepared_text(config: "StudyConfig") -> str:
     """What the prepared dataset holds, and what was dropped or lies in quarantine, by reason."""
-    from study.data.shards import read_manifest
-
-    return _summary_text(config, read_manifest(config.data.prepared))
-
-
-def _summary_text(config: "StudyConfig", manifest: "pd.DataFrame", *, notes: Sequence[str] = ()) -> str:
     from study.console.data_tables import manifest_text
-    from study.data.summary import describe_manifest
+    from study.data.shards import read_manifest
+    from study.distributed.preparing_manifest import summary_of
 
-    labels = config.data.labels
-    tasks: dict[str, Sequence[str]] = {task: labels.class_names_of(task) for task in labels.tasks}
-    folds = config.data.splits.folds or 0
-    return manifest_text(describe_manifest(manifest, labels.class_names, tasks=tasks, folds=folds, notes=notes))
+    return manifest_text(summary_of(config.data, read_manifest(config.data.prepared)))

@@ -84,13 +84,19 @@ def summary_for(data: DataConfig) -> ManifestSummary:
     Raises:
         InputError: see :func:`manifest_for`.
     """
-    labels, found = data.labels, arranged_for(data)
+    found = arranged_for(data)
+    return summary_of(data, found.manifest, notes=found.notes)
+
+
+def summary_of(data: DataConfig, manifest: pd.DataFrame, *, notes: Sequence[str] = ()) -> ManifestSummary:
+    """What a manifest of these settings holds, arranged or prepared; ``notes`` on the split come first."""
+    labels = data.labels
     return describe_manifest(
-        found.manifest,
+        manifest,
         labels.class_names,
         tasks={task: labels.class_names_of(task) for task in labels.tasks},
         folds=data.splits.folds or 0,
-        notes=found.notes,
+        notes=notes,
     )
 
 
