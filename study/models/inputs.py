@@ -1,5 +1,6 @@
 """From stored pixels to what a network sees."""
 
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -29,5 +30,10 @@ def to_input(pixels_nchw: Tensor) -> Tensor:
     images = pixels_nchw.float().div_(LARGEST[pixels_nchw.dtype])
     if images.shape[1] == 1:
         return images.sub_(GREY_MEAN).div_(GREY_SD)
-    mean, sd = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (COLOUR_MEAN, COLOUR_SD))
-    return images.sub_(mean).div_(sd)
+    return images.sub_(_by_channel(COLOUR_MEAN, images.device)).div_(_by_channel(COLOUR_SD, images.device))
+
+
+@functools.cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Constants [1, C, 1, 1], kept on the device: sending them with every batch would make a GPU wait."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)

@@ -1,6 +1,6 @@
 """The loop of one run: any iterable of batches in, epoch results and checkpoints out.
 
-The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epoch`` > ``_train_step``.
+The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epoch`` > ``study.training.step``.
 """
 
 import math
@@ -18,10 +18,10 @@ from study import checkpoint
 from study.errors import TrainingFault
 from study.inference import Predictions, predict_split, prediction_metrics, rows_of_rank
 from study.losses.base import Criterion
-from study.models.inputs import to_input
-from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision, seed_step
+from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
 from study.training.parts import Batch, BatchStream, Hooks, RunParts
-from study.training.state import Run, prepare_run, rank, save_run, world_size
+from study.training.state import Run, prepare_run, rank, save_run, set_mode, world_size
+from study.training.step import train_step
 from study.types import EpochResult, RunOutcome, SplitName
 
 
@@ -77,18 +77,9 @@ def _is_over(run: Run) -> bool:
     return run.epoch >= run.settings.epochs or is_exhausted(run.values, run.settings)
 
 
-def _set_mode(run: Run) -> None:
-    """Training mode; a frozen backbone keeps its running statistics."""
-    run.model.train()
-    if run.is_frozen:
-        for module in run.network.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-                module.eval()
-
-
 def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
     """Run the steps that the current epoch still lacks; false when asked to stop, after saving."""
-    _set_mode(run)
+    set_mode(run)
     run.parts.criterion.start_epoch(run.epoch, run.settings.epochs)
     end = (run.epoch + 1) * run.settings.steps_per_epoch
     while run.step < end:
@@ -99,46 +90,15 @@ def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
                 f"the batch stream ended at step {run.step}; {planned} steps were planned",
                 "prepare the data again with `study prepare`, then resume",
             )
-        run.loss_sum += _train_step(run, batch)
+        train_step(run, batch)
         run.step += 1
         if hooks.should_stop():
             save_run(run, is_best=False)
             return False
         if run.step < end and 0 < run.settings.checkpoint_seconds < time.monotonic() - run.saved_at:
             save_run(run, is_best=False)
+    run.losses.settle()
     return True
-
-
-def _train_step(run: Run, batch: Batch) -> float:
-    """One update; returns the global loss of the step."""
-    settings = run.settings
-    seed_step(settings.seed, run.step, rank())
-    rate = learning_rate(run.step, settings, run.values)
-    for group in run.optimiser.param_groups:
-        group["lr"] = 0.0 if run.is_frozen and group["is_frozen_first"] else rate
-    run.optimiser.zero_grad(set_to_none=True)
-    images_nchw = to_input(batch.images_nchw.to(run.device, non_blocking=True))
-    if run.channels_last:
-        images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
-    with autocast_for(run.device, run.precision):
-        logits_no = run.model(images_nchw)
-    loss = run.parts.criterion(logits_no, batch.labels_n.to(run.device, non_blocking=True))
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise TrainingFault(
-            f"the loss {type(run.parts.criterion).__name__} is {value} at step {run.step} (epoch {run.epoch + 1})",
-            "lower optim.lr or set optim.clip_norm",
-        )
-    # DDP averages gradients over ranks while the loss is already global, hence the factor.
-    run.scaler.scale(loss * world_size()).backward()
-    if settings.clip_norm is not None:
-        run.scaler.unscale_(run.optimiser)
-        nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip_norm)
-    run.scaler.step(run.optimiser)
-    run.scaler.update()
-    if run.average is not None:
-        run.average.update(run.step)
-    return value
 
 
 def _finish_epoch(run: Run, *, started: float) -> EpochResult:
@@ -147,8 +107,9 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     _share_buffers(run.network)
     with run.average.applied() if run.average else nullcontext():
         predictions = predict(run.parts, split="val", device=run.device)
+    _check_outputs(run, predictions)
     rate = learning_rate(run.step - 1, settings, run.values)
-    metrics = {"train/loss": run.loss_sum / settings.steps_per_epoch, "train/lr": rate}
+    metrics = {"train/loss": run.losses.total / settings.steps_per_epoch, "train/lr": rate}
     metrics["val/loss"] = _loss_of(run.parts.criterion, predictions)
     metrics |= prediction_metrics(predictions, run.parts.dataset, prefix="val/")
     result = EpochResult(
@@ -158,13 +119,23 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
         seconds=time.monotonic() - started,
     )
     run.history.append(result)
-    run.loss_sum = 0.0
+    run.losses.restart()
     value = metrics.get(settings.metric, math.nan)
     is_best = is_better(value, run.best_value, settings.mode)
     if is_best:
         run.best_epoch, run.best_value = result.epoch, value
     save_run(run, is_best=is_best)
     return result
+
+
+def _check_outputs(run: Run, predictions: Predictions) -> None:
+    """Weights may stop being numbers in the last step of an epoch, after its loss was computed."""
+    if not bool(predictions.logits_no.isfinite().all()):
+        raise TrainingFault(
+            f"the network's outputs are not finite after step {run.step - 1} (epoch {run.epoch + 1}), trained with the "
+            f"loss {type(run.parts.criterion).__name__}",
+            "lower optim.lr or set optim.clip_norm",
+        )
 
 
 def predict(parts: RunParts, *, split: SplitName, device: torch.device) -> Predictions:
@@ -175,7 +146,7 @@ def predict(parts: RunParts, *, split: SplitName, device: torch.device) -> Predi
         parts.criterion,
         parts.dataset,
         split=split,
-        batch_size=2 * parts.settings.batch_size,
+        batch_size=max(1, 2 * parts.settings.batch_size // (world_size() * parts.settings.accumulate)),
         device=device,
         autocast=lambda: autocast_for(device, precision),
     )

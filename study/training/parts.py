@@ -33,6 +33,12 @@ class Batch:
     images_nchw: Tensor
     labels_n: Tensor
 
+    def split(self, count: int) -> list["Batch"]:
+        """``count`` micro-batches in order, whose sizes differ by one at most; fewer where there are fewer rows."""
+        count = min(count, len(self.labels_n))
+        pairs = zip(self.images_nchw.tensor_split(count), self.labels_n.tensor_split(count), strict=True)
+        return [Batch(images_nchw=images_nchw, labels_n=labels_n) for images_nchw, labels_n in pairs]
+
 
 class BatchStream(Protocol):
     """Gives this rank's batches from a global step on, to the end of the run."""

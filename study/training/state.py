@@ -15,6 +15,7 @@ from study.checkpoint import TrainState
 from study.errors import StudyError, TrainingFault
 from study.models.heads import head_parameters
 from study.optimisation import Precision, TrainSettings, WeightAverage, make_optimiser, resolve_precision
+from study.training.losswatch import LossWatch
 from study.training.parts import RunParts
 from study.types import EpochResult
 
@@ -30,10 +31,10 @@ class Run:
     device: torch.device
     precision: Precision
     channels_last: bool
+    losses: LossWatch
     directory: Path
     attempt: int
     step: int = 0
-    loss_sum: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
@@ -83,13 +84,19 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
     parts.criterion.to(device)
     run = Run(
         parts=parts,
-        model=DistributedDataParallel(network) if world_size() > 1 else network,
-        optimiser=make_optimiser(network, settings, head=head_parameters(network) if settings.freeze_epochs else ()),
+        model=network,
+        optimiser=make_optimiser(
+            network,
+            settings,
+            head=head_parameters(network) if settings.freeze_epochs else (),
+            fused=device.type == "cuda",
+        ),
         average=WeightAverage(network, settings.ema_decay) if settings.ema_decay else None,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda"),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         device=device,
         precision=precision,
         channels_last=channels_last,
+        losses=LossWatch(type(parts.criterion).__name__, device=device, steps_per_epoch=settings.steps_per_epoch),
         directory=directory,
         attempt=attempt,
     )
@@ -100,6 +107,25 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
     _restore(run, checkpoint.load_last(directory))
     _check_same_step(run)
     return run
+
+
+def set_mode(run: Run) -> None:
+    """Training mode of the current step; every rank has to call it at the begin of an epoch and after a resume.
+
+    A frozen backbone computes no gradients and keeps its running statistics. DDP wraps the network anew when what
+    learns has changed, because it counts on gradients of all that learned when it was made.
+    """
+    frozen = [p for group in run.optimiser.param_groups if group["is_frozen_first"] for p in group["params"]]
+    has_changed = any(parameter.requires_grad == run.is_frozen for parameter in frozen)
+    for parameter in frozen:
+        parameter.requires_grad_(not run.is_frozen)
+    if world_size() > 1 and (has_changed or run.model is run.network):
+        run.model = DistributedDataParallel(run.network)
+    run.model.train()
+    if run.is_frozen:
+        for module in run.network.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+                module.eval()
 
 
 def _check_same_step(run: Run) -> None:
@@ -122,11 +148,13 @@ def _restore(run: Run, state: TrainState | None) -> None:
     run.network.load_state_dict(state.raw or state.model)
     if run.average is not None:
         run.average.load(state.model)
+    for group, saved in zip(run.optimiser.param_groups, state.optimiser["param_groups"], strict=True):
+        saved["fused"] = group["fused"]  # of the device at hand, which need not be that of the checkpoint
     run.optimiser.load_state_dict(state.optimiser)
     if state.scaler:
         run.scaler.load_state_dict(state.scaler)
     run.step, run.history = state.step, list(state.history)
-    run.loss_sum = state.partial.get("loss_sum", 0.0)
+    run.losses.total = state.partial.get("loss_sum", 0.0)
     run.best_epoch, run.best_value = state.best_epoch, state.best_value
 
 
@@ -144,8 +172,13 @@ def check_identity(parts: RunParts, state: TrainState, directory: Path) -> None:
 
 
 def save_run(run: Run, *, is_best: bool) -> None:
-    """Write the run's last checkpoint, and its best one if ``is_best``; rank 0 alone writes."""
+    """Write the run's last checkpoint, and its best one if ``is_best``; rank 0 alone writes.
+
+    Raises:
+        TrainingFault: a loss since the last checkpoint is not finite; nothing is written.
+    """
     run.saved_at = time.monotonic()
+    run.losses.settle()
     if rank() != 0:
         return
     model, raw = _weights(run)
@@ -156,7 +189,7 @@ def save_run(run: Run, *, is_best: bool) -> None:
         scaler=run.scaler.state_dict(),
         step=run.step,
         epoch=run.epoch,
-        partial={"loss_sum": run.loss_sum},
+        partial={"loss_sum": run.losses.total},
         history=list(run.history),
         best_epoch=run.best_epoch,
         best_value=run.best_value,

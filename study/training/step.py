@@ -1,0 +1,119 @@
+"""One step of training: forward, loss, backward, clip, update; of the whole local batch or of micro-batches."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from study.losses.base import AdditiveCriterion
+from study.models.inputs import to_input
+from study.optimisation import autocast_for, learning_rate, seed_step
+from study.training.parts import Batch
+from study.training.state import Run, rank, world_size
+
+
+def train_step(run: Run, batch: Batch) -> None:
+    """One update; ``run.losses`` is told the global loss.
+
+    Raises:
+        TrainingFault: a loss is not finite; see ``LossWatch`` for when that is found.
+    """
+    settings = run.settings
+    seed_step(settings.seed, run.step, rank())
+    rate = learning_rate(run.step, settings, run.values)
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad(set_to_none=True)
+    run.losses.add(run.step, _backward(run, _on_device(run, batch)))
+    if settings.clip_norm is not None:
+        run.scaler.unscale_(run.optimiser)
+        nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip_norm)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    if run.average is not None:
+        run.average.update(run.step)
+
+
+def _on_device(run: Run, batch: Batch) -> Batch:
+    """The batch on the run's device; a copy to a GPU from pinned memory goes on while Python does."""
+    if run.device.type != "cuda" or batch.images_nchw.is_cuda:
+        return Batch(images_nchw=batch.images_nchw.to(run.device), labels_n=batch.labels_n.to(run.device))
+    return Batch(
+        images_nchw=batch.images_nchw.pin_memory().to(run.device, non_blocking=True),
+        labels_n=batch.labels_n.pin_memory().to(run.device, non_blocking=True),
+    )
+
+
+def _backward(run: Run, batch: Batch) -> Tensor:
+    """Leave the gradients of the global loss in the network; returns the loss, a scalar without gradient.
+
+    DDP averages gradients over ranks while the loss is already global, hence the factor of the world size.
+    """
+    if run.settings.accumulate == 1:
+        loss: Tensor = run.parts.criterion(_forward(run, batch), batch.labels_n)
+        run.scaler.scale(loss * world_size()).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+    parts = batch.split(run.settings.accumulate)
+    if isinstance(run.parts.criterion, AdditiveCriterion):
+        return _backward_of_sum(run, run.parts.criterion, parts)
+    return _backward_twice(run, parts)
+
+
+def _backward_of_sum(run: Run, criterion: AdditiveCriterion, parts: Sequence[Batch]) -> Tensor:
+    """Micro-batches one after the other, each with its share of the divisor of the whole global batch.
+
+    The mean of their means is another loss where micro-batches differ in size, class weights or sample weights.
+    """
+    share_p = criterion.accumulation_factors([(part.labels_n, None) for part in parts])
+    total = torch.zeros((), device=run.device)
+    for number, part in enumerate(parts):
+        with _synchronised(run, is_last=number == len(parts) - 1):
+            loss = criterion(_forward(run, part, number=number), part.labels_n)
+            loss = loss * share_p[number].to(loss.dtype)
+            run.scaler.scale(loss * world_size()).backward()
+        total = total + loss.detach()
+    return total
+
+
+def _backward_twice(run: Run, parts: Sequence[Batch]) -> Tensor:
+    """Micro-batches for a loss of the whole batch: all outputs first, then each part again, with its gradient.
+
+    The loss and its gradient by the outputs are those of the whole global batch; the second pass repeats the dropout of
+    the first and carries that gradient on (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory
+    limited setup", section 3.2). It costs one more forward pass. Running statistics move in the second pass alone.
+    """
+    kept = [buffer.clone() for buffer in run.network.buffers()]
+    with torch.no_grad(), _synchronised(run, is_last=False):
+        outputs = [_forward(run, part, number=number) for number, part in enumerate(parts)]
+        for buffer, before in zip(run.network.buffers(), kept, strict=True):
+            buffer.copy_(before)
+    logits_no = torch.cat(outputs).requires_grad_()
+    loss: Tensor = run.parts.criterion(logits_no, torch.cat([part.labels_n for part in parts]))
+    (slope_no,) = torch.autograd.grad(run.scaler.scale(loss * world_size()), logits_no)
+    slopes = torch.split(slope_no, [len(part.labels_n) for part in parts])
+    for number, (part, slope_mo) in enumerate(zip(parts, slopes, strict=True)):
+        with _synchronised(run, is_last=number == len(parts) - 1):
+            _forward(run, part, number=number).backward(slope_mo)  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _forward(run: Run, batch: Batch, *, number: int | None = None) -> Tensor:
+    """Outputs [N, O]; micro-batches carry their ``number``, on which their dropout depends."""
+    if number is not None:
+        seed_step(run.settings.seed, run.step, rank(), number)
+    images_nchw = to_input(batch.images_nchw)
+    if run.channels_last:
+        images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
+    with autocast_for(run.device, run.precision):
+        logits_no: Tensor = run.model(images_nchw)
+    return logits_no
+
+
+def _synchronised(run: Run, *, is_last: bool) -> AbstractContextManager[Any]:
+    """Ranks exchange gradients at the last micro-batch alone."""
+    if isinstance(run.model, DistributedDataParallel) and not is_last:
+        return run.model.no_sync()
+    return nullcontext()
