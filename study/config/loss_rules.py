@@ -1,10 +1,12 @@
-"""Checks of ``loss`` against the sampler: rare classes must not be favoured twice by accident."""
+"""Checks of ``loss`` against the classes and the sampler: rare classes must not be favoured twice by accident."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from study.config.data_rules import classes_of
 from study.config.view import View
 from study.space import Fault
+from study.space.spelling import show
 
 # Samplers that show the classes in equal shares, at least inside a segment.
 BALANCING: Final = (
@@ -15,6 +17,7 @@ BALANCING: Final = (
     "periodic",
     "class_stratified",
 )
+BETA_CLASSES: Final = (3, 14)  # for so many the shapes of soft_label_beta are published
 # Settings by which a loss weights classes: path, the value that does not, and the loss whose nature it is.
 WEIGHTINGS: Final = (("loss.class_weights", "none", None), ("loss.name", None, "cb"), ("loss.drw", False, "ldam"))
 
@@ -50,10 +53,29 @@ def double_corrections(view: View) -> Iterator[tuple[str, str]]:
 
 
 def loss_faults(view: View) -> Iterator[Fault]:
-    """With ``strict: true``, a double correction is no advice but a fault."""
+    """Parameters that do not fit the task's classes; with ``strict: true``, a double correction is a fault, too."""
+    classes = classes_of(view)
+    if classes is not None:
+        yield from _class_faults(view, len(classes))
     if view.get("strict") is True:
         for path, text in double_corrections(view):
             yield Fault(path, text.removeprefix(f"{path} "))
+
+
+def _class_faults(view: View, num_classes: int) -> Iterator[Fault]:
+    """Where a loss depends on the number of classes: told here, not by the first worker that builds it."""
+    name = view.get("loss.name")
+    low, high = BETA_CLASSES
+    if name == "soft_label_beta" and not low <= num_classes <= high:
+        wanted = f"expected a task of {low} to {high} classes, or soft_label_binomial"
+        yield Fault("loss.name", f"'soft_label_beta': its shapes are not published for {num_classes} classes; {wanted}")
+    positive = view.number("loss.positive") if name == "soft_f1" else None
+    if positive is not None and positive >= num_classes:
+        yield Fault("loss.positive", f"{show(positive)}: expected a class from 0 to {num_classes - 1}")
+    weights = view.get("loss.importance_weights") if name == "coral" else None
+    if weights is not None and len(weights) != num_classes - 1:
+        wanted = f"expected {num_classes - 1}, one for each threshold between the {num_classes} classes"
+        yield Fault("loss.importance_weights", f"{len(weights)} numbers; {wanted}")
 
 
 def loss_advice(view: View) -> Iterator[str]:

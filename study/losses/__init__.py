@@ -121,7 +121,8 @@ def make_criterion(
     Raises:
         InputError: an unknown name or parameter (with the nearest spelling), or a value outside its range.
     """
-    if name not in LOSSES:
+    kind = LOSSES.get(name) if _is_text(name) else None
+    if kind is None:
         raise _unknown("loss", name, LOSSES)
     for param in params:
         if param not in LOSS_PARAMS[name]:
@@ -129,10 +130,14 @@ def make_criterion(
     shared = {key: value for key, value in params.items() if key in _SHARED}
     own = {key: value for key, value in params.items() if key not in _SHARED}
     setup = make_setup(num_classes=num_classes, class_counts=class_counts, raw_class_counts=raw_class_counts, **shared)
-    return LOSSES[name](setup, **own)
+    return kind(setup, **own)
 
 
-def _unknown(kind: str, found: str, known: Collection[str]) -> InputError:
-    nearest = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _unknown(kind: str, found: object, known: Collection[str]) -> InputError:
+    nearest = difflib.get_close_matches(str(found), known, n=1, cutoff=0.5)
     fix = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}"
     return InputError(f"unknown {kind}: {found!r}; expected one of {', '.join(known)}", fix)

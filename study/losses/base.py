@@ -6,8 +6,8 @@ g is the ratio ``sum_i a_i w_i l_i / D`` with the sample weight ``a_i`` and the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from study.losses.ranks import sum_over_ranks
 from study.losses.setup import NORMALISERS, Setup
 
 SUM_TOLERANCE = 1e-3
+COUNTED: Final = ("num_empty", "num_degenerate", "num_violations")
 
 
 class Criterion(nn.Module, ABC):
@@ -60,7 +61,7 @@ class Criterion(nn.Module, ABC):
         self.num_outputs = setup.num_classes if num_outputs is None else num_outputs
         self.class_weight_on = setup.class_weight_on
         self.register_buffer("class_weight_k", setup.class_weight_k.clone(), persistent=False)
-        for name in ("num_empty", "num_degenerate", "num_violations"):
+        for name in COUNTED:
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
 
     @abstractmethod
@@ -148,6 +149,15 @@ class Criterion(nn.Module, ABC):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Hear, on every rank before the first step of an epoch (from 0) and after a resume, how far training is."""
+
+    def counts(self) -> dict[str, float]:
+        """What was counted since ``set_counts``: ``num_empty``, ``num_degenerate`` and ``num_violations``."""
+        return {name: float(getattr(self, name)) for name in COUNTED}
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        """Go on counting from here; what is not given begins at 0."""
+        for name in COUNTED:
+            getattr(self, name).fill_(int(counts.get(name, 0)))
 
     def row_weight(self, target_nk: Tensor) -> Tensor:
         """Class weight of each row, shape [N]; the expected one for soft targets."""

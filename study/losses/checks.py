@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 
 from study.errors import InputError
 
@@ -12,7 +13,7 @@ def check_choice(param: str, value: object, choices: Collection[str]) -> None:
     Raises:
         InputError: with the parameter, the value and all choices.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{param} is {value!r}; expected one of {', '.join(choices)}", f"choose one for {param}")
 
 
@@ -65,6 +66,30 @@ def check_flag(param: str, value: object) -> bool:
     return value
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a number, infinite and undefined ones and numpy's included."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_whole(param: str, value: object, *, low: int, high: int | None = None) -> int:
+    """Refuse what is not a whole number from ``low`` to ``high``.
+
+    Raises:
+        InputError: with the parameter, the value and the range.
+    """
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or int(value) < low or (high is not None and int(value) > high):  # type: ignore[call-overload]
+        wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise InputError(f"{param} is {value!r}; expected a whole number {wanted}", f"change {param}")
+    return int(value)  # type: ignore[call-overload, no-any-return]  # it is a whole number
+
+
 def _finite(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(float(value)) else None  # type: ignore[arg-type]
+    """The value as a float; None for what is no finite number, numpy's numbers included."""
+    if not is_number(value):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]  # it is a number
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

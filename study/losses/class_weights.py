@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from study.errors import InputError
-from study.losses.checks import check_choice, check_number
+from study.losses.checks import check_choice, check_number, is_number
 
 CLASS_WEIGHTS: Final = ("none", "balanced", "inv_sum1", "inv_meanK", "sqrt_inv", "effective_number")
 
@@ -62,7 +62,9 @@ def checked_counts(who: str, *, num_classes: int, class_counts: Sequence[float] 
     """
     if class_counts is None:
         raise InputError(f"{who} needs class counts but no class counts were given", "pass class_counts")
-    counts = [float(count) for count in class_counts]
+    if not all(map(is_number, found := _listed(class_counts))):
+        raise InputError(f"class counts are {found!r}; expected {num_classes} numbers", "pass one count per class")
+    counts = [float(count) for count in found]
     if len(counts) != num_classes:
         raise InputError(f"{len(counts)} class counts were given; expected {num_classes}", "pass one count per class")
     faults = [index for index, count in enumerate(counts) if not (count > 0 and math.isfinite(count))]
@@ -72,6 +74,12 @@ def checked_counts(who: str, *, num_classes: int, class_counts: Sequence[float] 
             "take a loss without class weights and margins, or merge or fill the class",
         )
     return counts
+
+
+def _listed(counts: object) -> list[Any]:
+    """A sequence, array or tensor as a list; what is none of these as its only item."""
+    plain = getattr(counts, "tolist", lambda: counts)()
+    return list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str) else [plain]
 
 
 def _inverse_effective_number(counts_k: Tensor, *, beta: float) -> Tensor:

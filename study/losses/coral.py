@@ -36,7 +36,12 @@ class Coral(AdditiveCriterion):
     def __init__(self, setup: Setup, *, importance_weights: Sequence[float] | None = None) -> None:
         thresholds = setup.num_classes - 1
         super().__init__(setup, num_outputs=thresholds)
-        weights = [1.0] * thresholds if importance_weights is None else list(importance_weights)
+        weights: object = [1.0] * thresholds if importance_weights is None else importance_weights
+        if not isinstance(weights, list | tuple):
+            raise InputError(
+                f"importance_weights is {weights!r}; expected {thresholds} numbers, one per threshold",
+                "leave importance_weights out, or give a list of numbers",
+            )
         if len(weights) != thresholds:
             raise InputError(
                 f"importance_weights has {len(weights)} numbers; expected {thresholds}, one per threshold",

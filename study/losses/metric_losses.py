@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from study.errors import InputError
 from study.losses.base import BatchCriterion
-from study.losses.checks import check_choice, check_number, check_positive
+from study.losses.checks import check_choice, check_number, check_positive, check_whole
 from study.losses.cross_entropy import CrossEntropy
 from study.losses.setup import Setup
 
@@ -55,11 +54,8 @@ class SoftF1(ConfusionCriterion):
         super().__init__(setup)
         check_choice("absent", absent, ABSENT)
         self.skips_absent = absent == "skip"
-        if positive is not None and positive not in range(setup.num_classes):
-            raise InputError(
-                f"positive is {positive!r}; expected a class from 0 to {setup.num_classes - 1}", "change positive"
-            )
-        self.positive = positive
+        last = setup.num_classes - 1
+        self.positive = None if positive is None else check_whole("positive", positive, low=0, high=last)
 
     def value(self, sums_s: Tensor) -> Tensor:
         """One minus the mean F1 of the classes that count."""

@@ -6,8 +6,7 @@ from typing import Final
 
 from torch import Tensor
 
-from study.errors import InputError
-from study.losses.checks import check_choice
+from study.losses.checks import check_choice, check_whole
 from study.losses.class_weights import class_weights_from_counts
 
 COUNT_SOURCES: Final = ("sampled", "raw")
@@ -63,8 +62,7 @@ def make_setup(
     Raises:
         InputError: a value outside its range, or counts that are missing or do not fit.
     """
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes!r}; expected a whole number of at least 2", "check the labels")
+    num_classes = check_whole("num_classes", num_classes, low=2)
     check_choice("class_weight_source", class_weight_source, COUNT_SOURCES)
     check_choice("class_weight_on", class_weight_on, WEIGHT_PLACES)
     raw_counts = class_counts if raw_class_counts is None else raw_class_counts

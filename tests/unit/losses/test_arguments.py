@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,9 @@ from tests.unit.losses.cases import number, random_batch
     [
         ("focall", {}, "did you mean 'focal'"),
         ("zzz", {}, "choose one of cross_entropy, focal"),
+        (None, {}, "unknown loss: None"),
         ("focal", {"gama": 1.0}, "did you mean 'gamma'"),
+        ("focal", {"gamma": 10**400}, "expected a number >= 0"),
         ("wk", {"normaliser": "batch"}, "unknown parameter of loss wk"),
         ("focal", {"gamma": -1}, "expected a number >= 0"),
         ("focal", {"gamma": math.nan}, "expected a number >= 0"),
@@ -30,9 +33,14 @@ from tests.unit.losses.cases import number, random_batch
         ("corn", {"class_weights": "balanced"}, "no class counts"),
         ("corn", {"class_weights": "balanced", "class_counts": [1, 2]}, "2 class counts were given; expected 3"),
         ("corn", {"class_weights": "balanced", "class_counts": [1, 0, 2]}, "class 1 has 0"),
+        ("corn", {"class_weights": "balanced", "class_counts": [1, None, 2]}, "expected 3 numbers"),
+        ("corn", {"class_weights": "balanced", "class_counts": "123"}, "expected 3 numbers"),
         ("corn", {"num_classes": 1}, "num_classes is 1"),
+        ("corn", {"num_classes": "3"}, "num_classes is '3'"),
+        ("corn", {"num_classes": 3.0}, "num_classes is 3.0"),
         ("coral", {"importance_weights": [1.0]}, "1 numbers; expected 2"),
         ("coral", {"importance_weights": [1.0, -1.0]}, "expected a number >= 0"),
+        ("coral", {"importance_weights": 1.0}, "expected 2 numbers"),
         ("cdw_ce", {"alpha": 0}, "expected a number from 0.1 to 10"),
         ("cdw_ce", {"normalise_distance": 1}, "expected true or false"),
         ("wk", {"penalty": "cubic"}, "expected one of quadratic, linear"),
@@ -41,10 +49,12 @@ from tests.unit.losses.cases import number, random_batch
         ("soft_label_beta", {"num_classes": 2}, "published for 3 to 14"),
         ("soft_label_poisson", {"eta": 0.6}, "expected a number from 0 to 0.5"),
         ("soft_label_geometric", {"alpha": 1.0}, "expected a number > 0 and < 1"),
-        ("soft_f1", {"positive": 3}, "expected a class from 0 to 2"),
+        ("soft_f1", {"positive": 3}, "expected a whole number from 0 to 2"),
+        ("soft_f1", {"positive": True}, "expected a whole number from 0 to 2"),
         ("soft_mcc", {"kind": "pearson"}, "expected one of rk, ovr"),
         ("ce_f1", {"ce_weight": 0}, "expected a number > 0"),
         ("asl", {"preset": "v2"}, "expected one of default, coco"),
+        ("asl", {"preset": ["coco"]}, "expected one of default, coco"),
         ("alpa", {"preset": "v4"}, "expected one of v1, v2, v3"),
         ("alpa", {"hill_lambda": 0.5}, "expected a number >= 1"),
         ("cb", {}, "no class counts"),
@@ -58,6 +68,15 @@ def test_wrong_arguments(name, params, words):
     with pytest.raises(InputError) as caught:
         make_criterion(name, **{"num_classes": 3, **params})
     assert words in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """A parameter or count that comes out of an array is refused, although it is a number."""
+    plain = make_criterion("cb", num_classes=3, beta=0.5, class_counts=[3, 2, 1])
+    numpy = make_criterion(
+        "cb", num_classes=np.int64(3), beta=np.float32(0.5), class_counts=np.array([3, 2, 1], dtype=np.int32)
+    )
+    assert numpy.class_weight_k.tolist() == plain.class_weight_k.tolist()
 
 
 @pytest.mark.parametrize("name", LOSSES)

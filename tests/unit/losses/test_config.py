@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from study.config.loss_rules import BETA_CLASSES
 from study.config.losses import LossConfig
 from study.config.paths import find
 from study.config.rules import View, advice, rule_faults
@@ -16,6 +17,7 @@ from study.config.searching import loss_variants, space_faults
 from study.distributed.runs import _criterion
 from study.errors import InputError
 from study.losses import LOSS_PARAMS, LOSSES, make_criterion
+from study.losses.label_tables import BETA_SHAPES
 from study.space import check_space
 
 DOCS = (Path(__file__).parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
@@ -125,6 +127,26 @@ def test_conditional_parameters_in_a_search():
     assert space_faults(space, view) == []
     space, _ = check_space({"loss.name": {"choice": ["alpa", "cdw_ce"]}, "loss.alpha": {"float": [0.5, 20.0]}})
     assert [fault.path for fault in space_faults(space, view)] == ["search.space.loss.alpha.float.1"]
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "words"),
+    [
+        ("binary", {"name": "soft_label_beta"}, "'soft_label_beta': its shapes are not published for 2 classes"),
+        ("birads3", {"name": "soft_f1", "positive": 3}, "3: expected a class from 0 to 2"),
+        ("birads3", {"name": "coral", "importance_weights": [1.0]}, "1 numbers; expected 2"),
+        ("birads3", {"name": "soft_label_beta"}, ""),
+        ("birads3", {"name": "soft_f1", "positive": 2}, ""),
+        ("birads", {"name": "coral", "importance_weights": [1.0] * 5}, ""),
+    ],
+)
+def test_losses_that_depend_on_the_number_of_classes(task, loss, words):
+    """A loss that cannot be built for the task's classes is found out by the first worker, after the preparation."""
+    view = View({"data": {"labels": {"task": task}}, "loss": loss, "sampler": {"name": "none"}})
+    found = [fault.message for fault in rule_faults(view) if fault.path.startswith("loss")]
+    assert len(found) == bool(words)
+    assert all(text.startswith(words) for text in found)
+    assert (min(BETA_SHAPES), max(BETA_SHAPES)) == BETA_CLASSES
 
 
 def view_of(*, sampler="label", space=None, strict=False, **loss):
