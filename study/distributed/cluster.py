@@ -133,8 +133,10 @@ def _start() -> None:
 
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": logging.WARNING}
-    options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in RAY_ENVIRONMENT}}
-    if not address:
+    if address:
+        options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in RAY_ENVIRONMENT}}
+    else:
+        # Daemons and workers inherit this process's environment; a runtime environment would start Python twice for each.
         options |= {"include_dashboard": False, "num_cpus": int(local_capacity().cpus)}
     # Ray's daemons inherit the mask: a terminal that closes must not take them before the study has saved.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

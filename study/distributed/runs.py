@@ -20,8 +20,6 @@ from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
 from study.errors import InputError, StudyError
-from study.figures import write_run_figure
-from study.figures_plan import write_plan_figure
 from study.inference import Predictions, prediction_metrics, prediction_table
 from study.losses import make_criterion
 from study.losses.base import Criterion
@@ -96,6 +94,8 @@ def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tup
 
 def write_plan(plan: Plan, directory: Path, *, classes: Sequence[str]) -> PlanSummary:
     """Write ``plan.png`` and ``plan.json`` into a folder: what the batches of a run hold."""
+    from study.figures_plan import write_plan_figure
+
     summary = plan.describe()
     write_plan_figure(
         directory / "plan.png",
@@ -210,6 +210,8 @@ def _write_predictions(
 
 def _write_figure(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:
     """``<split>.png``: curves of the whole run beside what its best weights do on the split."""
+    from study.figures import write_run_figure  # with what it imports, more than a second of the driver's start
+
     state = checkpoint.load_last(directory)
     history = state.history if state else []
     names = ("train/loss", "val/loss", parts.settings.metric)

@@ -5,7 +5,9 @@ A ``TorchTrainer`` for every trial costs about ten seconds of new processes and 
 
 import contextlib
 import logging
+import queue
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.distributed.switchboard import Switchboard
-from study.distributed.worker import slot_loop
 from study.errors import StudyError
 from study.types import RunSpec
 
@@ -27,38 +28,11 @@ POLL_S: Final = 1.0
 LEFT: Final = "left"  # the loop ended by itself: the study is over, or the worker has grown
 
 
-class SlotHost:
-    """Runs one slot's ``TorchTrainer`` in a process of its own; used as a Ray actor without a CPU."""
-
-    def run(self, settings: dict[str, Any]) -> str:
-        """Blocks until the slot's loop ends; returns ``LEFT``, or the reason why the slot broke."""
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
-        gpus = settings["gpus_per_worker"]
-        per_worker = {"CPU": settings["cpus_per_worker"]} | ({"GPU": gpus} if gpus else {})
-        trainer = TorchTrainer(
-            slot_loop,
-            train_loop_config={"slot": settings["slot"], "switchboard": settings["switchboard"]},
-            scaling_config=ScalingConfig(
-                num_workers=settings["workers"], use_gpu=gpus > 0, resources_per_worker=per_worker
-            ),
-            run_config=RunConfig(
-                name=settings["name"],
-                storage_path=settings["scratch"],
-                # A worker group that dies is started again by Ray Train; the switchboard counts the tries of each run.
-                failure_config=FailureConfig(max_failures=MAX_DEATHS, controller_failure_limit=2),  # type: ignore[call-arg]  # of Train v2
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001 - whatever broke the slot is reported, and the slot replaced
-            return f"{type(error).__name__}: {error}"
-        return LEFT
-
-
 class SlotPool:
     """A number of slots that serve one switchboard; replaced when they break, closed together.
+
+    Each slot is a ``TorchTrainer`` whose ``fit`` blocks a thread of this process: a process of its own for that would
+    import torch and Ray Train for half of a slot's cold start.
 
     Attributes:
         failure: why the last slot was given up; empty while there is one.
@@ -68,16 +42,10 @@ class SlotPool:
         self, count: int, *, workers: int, cpus_per_worker: float, gpus_per_worker: float, scratch: Path
     ) -> None:
         self.switchboard = _start_actor(Switchboard, max_concurrency=10_000)
-        self._settings = {
-            "workers": workers,
-            "cpus_per_worker": cpus_per_worker,
-            "gpus_per_worker": gpus_per_worker,
-            "scratch": str(scratch),
-            "switchboard": self.switchboard,
-        }
+        self._workers, self._cpus, self._gpus, self._scratch = workers, cpus_per_worker, gpus_per_worker, scratch
         self._starts = dict.fromkeys(range(count), 0)
-        self._futures: dict[Any, int] = {}
-        self._hosts: dict[int, Any] = {}
+        self._fits: dict[int, threading.Thread] = {}
+        self._ended: queue.Queue[tuple[int, str]] = queue.Queue()
         self._closing = threading.Event()
         self.failure = ""
         for slot in range(count):
@@ -97,51 +65,81 @@ class SlotPool:
             self.failure = f"the switchboard between driver and workers died ({type(error).__name__})"
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """End the loops, wait for the worker groups to leave, and kill what has not left by then."""
+        """End the loops and wait for the worker groups to leave; what has not left by then dies with the driver."""
         self._closing.set()
         self._watcher.join(POLL_S * 2)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.switchboard.close.remote())
-        if self._futures:
-            ray.wait(list(self._futures), num_returns=len(self._futures), timeout=timeout_s)
-        for host in self._hosts.values():
-            ray.kill(host)
+        deadline = time.monotonic() + timeout_s
+        for thread in self._fits.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
         ray.kill(self.switchboard)
 
     def _start(self, slot: int) -> None:
         self._starts[slot] += 1
-        host = _start_actor(SlotHost)
-        name = f"slot-{slot}-{uuid.uuid4().hex[:8]}"
-        self._hosts[slot] = host
-        self._futures[host.run.remote(self._settings | {"slot": slot, "name": name})] = slot
+        thread = threading.Thread(target=self._fit, args=(slot,), name=f"slot-{slot}", daemon=True)
+        self._fits[slot] = thread
+        thread.start()
+
+    def _fit(self, slot: int) -> None:
+        """Blocks until the slot's loop ends; the watcher hears ``LEFT``, or the reason why the slot broke."""
+        reason = LEFT
+        try:
+            self._trainer(slot).fit()
+        except Exception as error:  # noqa: BLE001 - whatever broke the slot is reported, and the slot replaced
+            reason = f"{type(error).__name__}: {error}"
+        self._ended.put((slot, reason))
+
+    def _trainer(self, slot: int) -> Any:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        per_worker = {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
+        return TorchTrainer(
+            _loop,
+            train_loop_config={"slot": slot, "switchboard": self.switchboard},
+            scaling_config=ScalingConfig(
+                num_workers=self._workers, use_gpu=self._gpus > 0, resources_per_worker=per_worker
+            ),
+            run_config=RunConfig(
+                name=f"slot-{slot}-{uuid.uuid4().hex[:8]}",
+                storage_path=str(self._scratch),
+                # A worker group that dies is started again by Ray Train; the switchboard counts the tries of each run.
+                failure_config=FailureConfig(max_failures=MAX_DEATHS, controller_failure_limit=2),  # type: ignore[call-arg]  # of Train v2
+            ),
+        )
 
     def _watch(self) -> None:
         """Replace slots that end by themselves; when none is left, say so to every run."""
-        while not self._closing.is_set():
-            if not self._futures:
-                return
-            ended, _ = ray.wait(list(self._futures), timeout=POLL_S)
-            for future in ended:
+        while not self._closing.is_set() and self._fits:
+            with contextlib.suppress(queue.Empty):
+                slot, reason = self._ended.get(timeout=POLL_S)
                 if self._closing.is_set():
                     return
-                slot = self._futures.pop(future)
                 try:
-                    self._replace(slot, _reason(future))
+                    self._replace(slot, reason)
                 except ray.exceptions.RayError as error:
                     self.failure = f"{type(error).__name__}: {error}"
                     return
 
     def _replace(self, slot: int, reason: str) -> None:
         logger.warning("slot %d ended: %s", slot, reason)
-        ray.kill(self._hosts.pop(slot))
+        del self._fits[slot]
         ray.get(self.switchboard.retire.remote(slot))
         if reason == LEFT:
             self._starts[slot] -= 1
         if self._starts[slot] < MAX_STARTS:
             self._start(slot)
-        elif not self._futures:
+        elif not self._fits:
             self.failure = reason
             ray.get(self.switchboard.give_up.remote(reason))
+
+
+def _loop(config: dict[str, Any]) -> None:
+    """The workers' train loop, imported there alone: neither driver nor controller need all that it imports."""
+    from study.distributed.worker import slot_loop
+
+    slot_loop(config)
 
 
 def _start_actor(kind: type, **options: Any) -> Any:
@@ -162,13 +160,6 @@ def _answer(future: Any) -> tuple[str, Any]:
     return kind, payload
 
 
-def _reason(future: Any) -> str:
-    try:
-        return str(ray.get(future))
-    except Exception as error:  # noqa: BLE001 - the actor itself died; any reason will do for the log
-        return f"{type(error).__name__}: {error}"
-
-
 def run_directly(
     pool: SlotPool,
     specs: list[RunSpec],
@@ -178,10 +169,10 @@ def run_directly(
     stop: threading.Event,
 ) -> None:
     """Run what nothing prunes, ``concurrent`` at a time, and hand each event of each run to ``on_event``."""
-    queue, live, board = list(specs), dict[Any, RunSpec](), pool.switchboard
-    while live or (queue and not stop.is_set()):
-        while queue and len(live) < concurrent and not stop.is_set():
-            spec = queue.pop(0)
+    waiting, live, board = list(specs), dict[Any, RunSpec](), pool.switchboard
+    while live or (waiting and not stop.is_set()):
+        while waiting and len(live) < concurrent and not stop.is_set():
+            spec = waiting.pop(0)
             ray.get(board.submit.remote(spec))
             live[board.next_event.remote(spec.run_id)] = spec
         ready, _ = ray.wait(list(live), timeout=0.5)
