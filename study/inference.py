@@ -1,7 +1,7 @@
 """Predictions of a network over rows of a prepared dataset, gathered over all ranks, and their metrics."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from study.data.shards import PreparedDataset
 from study.losses.base import Criterion
+from study.losses.multitask import MultiTask
 from study.metrics import classification_metrics, segment_metrics
 from study.models.inputs import to_input, to_tensor
 from study.types import SplitName
@@ -27,11 +28,20 @@ class Autocast(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Predictions:
-    """Network outputs for every row of a split, in row order.
+class Outputs:
+    """All that a network gave for every row of a split: row numbers [N], outputs of all heads [N, O]."""
 
-    ``rows_n`` row numbers, ``labels_n`` class indices, ``logits_no`` outputs of the head,
+    rows_n: IntArray
+    outputs_no: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a network says of one task about every row of a split that has a label of it, in row order.
+
+    ``rows_n`` row numbers, ``labels_n`` class indices, ``logits_no`` outputs of the task's head,
     ``probs_nk`` class probabilities whose rows sum to 1, ``decoded_n`` the class that the criterion decides for.
+    Those of the task that decides know the ``others``, by name, and the ``outputs`` for all rows.
     """
 
     rows_n: IntArray
@@ -39,6 +49,8 @@ class Predictions:
     logits_no: Tensor
     probs_nk: npt.NDArray[np.float64]
     decoded_n: IntArray
+    others: Mapping[str, "Predictions"] = field(default_factory=dict)
+    outputs: Outputs | None = None
 
 
 def rows_of_rank(rows_n: IntArray, *, rank: int, world_size: int) -> IntArray:
@@ -70,7 +82,7 @@ def forward_all(model: nn.Module, batches: Iterable[Tensor], *, device: torch.de
 
 def predict_split(
     model: nn.Module,
-    criterion: Criterion,
+    criterion: Criterion | MultiTask,
     dataset: PreparedDataset,
     *,
     split: SplitName,
@@ -85,13 +97,32 @@ def predict_split(
     local_no = forward_all(
         model, row_batches(dataset, share_n, batch_size=batch_size), device=device, autocast=autocast
     )
-    logits_no = _gather(local_no) if world_size > 1 else local_no
+    outputs_no = _gather(local_no) if world_size > 1 else local_no
+    return predictions_of(Outputs(rows_n=rows_n, outputs_no=outputs_no), criterion, dataset)
+
+
+def predictions_of(outputs: Outputs, criterion: Criterion | MultiTask, dataset: PreparedDataset) -> Predictions:
+    """What the outputs say of the task that decides, and of the others."""
+    if not isinstance(criterion, MultiTask):
+        return _of_task(outputs, criterion, dataset.labels_n, outputs=outputs)
+    found = {}
+    for name, task in criterion.tasks.items():
+        own = Outputs(rows_n=outputs.rows_n, outputs_no=outputs.outputs_no[:, task.columns])
+        found[name] = (own, task.criterion, dataset.task_labels(name))
+    (first, *others) = found
+    return _of_task(*found[first], outputs=outputs, others={name: _of_task(*found[name]) for name in others})
+
+
+def _of_task(head: Outputs, criterion: Criterion, labels_n: IntArray, **more: Any) -> Predictions:
+    is_known_n = labels_n[head.rows_n] >= 0
+    logits_no = head.outputs_no[torch.from_numpy(is_known_n)]
     return Predictions(
-        rows_n=rows_n,
-        labels_n=dataset.labels_n[rows_n],
+        rows_n=head.rows_n[is_known_n],
+        labels_n=labels_n[head.rows_n[is_known_n]],
         logits_no=logits_no,
         probs_nk=criterion.probabilities(logits_no).double().numpy(),
         decoded_n=criterion.decode(logits_no).numpy(),
+        **more,
     )
 
 
@@ -103,22 +134,35 @@ def _gather(local_no: Tensor) -> Tensor:
 
 
 def prediction_metrics(predictions: Predictions, dataset: PreparedDataset, *, prefix: str) -> dict[str, float]:
-    """The metrics of one split, pooled and per segment; ``prefix`` (``val/``, ``test/``) stands before each key."""
-    names = list(dataset.classes)
+    """The metrics of one split; ``prefix`` (``val/``, ``test/``) stands before each key.
+
+    Those of the task that decides are pooled and per segment; those of another one are pooled, under ``task/<name>/``.
+    """
     segments_n = dataset.segments_n[predictions.rows_n]
-    shared: dict[str, Any] = {"class_names": names, "predicted_n": predictions.decoded_n}
+    shared: dict[str, Any] = {"class_names": list(dataset.classes), "predicted_n": predictions.decoded_n}
     table = classification_metrics(predictions.probs_nk, predictions.labels_n, **shared)
     table |= segment_metrics(predictions.probs_nk, predictions.labels_n, segments_n, **shared)
+    for task, other in predictions.others.items():
+        found = classification_metrics(
+            other.probs_nk, other.labels_n, class_names=list(dataset.tasks[task]), predicted_n=other.decoded_n
+        )
+        table |= {f"task/{task}/{key}": value for key, value in found.items()}
     return {prefix + key: float(value) for key, value in table.items()}
 
 
-def prediction_table(predictions: Predictions, dataset: PreparedDataset) -> Mapping[str, Sequence[Any]]:
-    """Columns of the predictions file: hashed ids, source, segment, label, decoded class, one probability per class."""
+def prediction_table(
+    predictions: Predictions, dataset: PreparedDataset, *, classes: Sequence[str] | None = None
+) -> Mapping[str, Sequence[Any]]:
+    """Columns of a predictions file: hashed ids, source, segment, label, decoded class, one probability per class.
+
+    ``classes`` are those of the predicted task; by default those of the task that decides.
+    """
+    classes = dataset.classes if classes is None else classes
     rows = dataset.manifest.iloc[predictions.rows_n]
     columns: dict[str, Sequence[Any]] = {name: rows[name].astype(str).tolist() for name in ("image_id", "patient_id")}
     columns |= {name: rows[name].astype(str).tolist() for name in ("source", "segment")}
-    columns["label"] = [dataset.classes[k] for k in predictions.labels_n]
-    columns["decoded"] = [dataset.classes[k] for k in predictions.decoded_n]
-    for k, name in enumerate(dataset.classes):
+    columns["label"] = [classes[k] for k in predictions.labels_n]
+    columns["decoded"] = [classes[k] for k in predictions.decoded_n]
+    for k, name in enumerate(classes):
         columns[f"probability_{name}"] = predictions.probs_nk[:, k].tolist()
     return columns

@@ -82,14 +82,16 @@ def plan_text(config: "StudyConfig") -> str:
         InputError: a sampler that this dataset cannot feed.
     """
     from study.data.shards import open_dataset
+    from study.distributed.objective import classes_to_draw
     from study.distributed.runs import plan_run, write_plan
 
     dataset = open_dataset(config.data.prepared)
     plan, _ = plan_run(config, dataset, seed=config.seed)
     folder = _beside(config, "preview")
     folder.mkdir(parents=True, exist_ok=True)
-    summary = write_plan(plan, folder, classes=dataset.classes)
-    return "\n".join([*summary.lines(dataset.classes), f"plan: {folder / 'plan.png'}"])
+    classes = classes_to_draw(dataset)
+    summary = write_plan(plan, folder, classes=classes)
+    return "\n".join([*summary.lines(classes), f"plan: {folder / 'plan.png'}"])
 
 
 def _beside(config: "StudyConfig", kind: str) -> Path:

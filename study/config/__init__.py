@@ -24,10 +24,13 @@ from study.config.schema import (
     TrainConfig,
 )
 from study.config.sources import MiasSource, PhantomSource, SharesConfig, Source, TableSource
+from study.config.task_rules import LOSS_RECORDS, chosen_tasks
+from study.config.tasks import ReconstructionConfig, TaskConfig, TasksConfig
 from study.space import Fault
 
 __all__ = [
     "CLASS_NAMES",
+    "LOSS_RECORDS",
     "METRIC_MODE",
     "AugmentConfig",
     "ConfirmConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "PartialStudy",
     "PhantomSource",
     "PrunerConfig",
+    "ReconstructionConfig",
     "ResourcesConfig",
     "SamplerConfig",
     "SearchConfig",
@@ -54,10 +58,13 @@ __all__ = [
     "SplitsConfig",
     "StudyConfig",
     "TableSource",
+    "TaskConfig",
+    "TasksConfig",
     "TrainConfig",
     "apply_params",
     "changed_paths",
     "check_study_file",
+    "chosen_tasks",
     "config_warnings",
     "config_yaml",
     "is_budget",

@@ -60,8 +60,8 @@ def classes_of(view: View) -> tuple[str, ...] | None:
     return class_names(task, sub_grades=bool(sub_grades)) or None
 
 
-def _tasks(view: View) -> list[str] | None:
-    """All tasks of the file; None while one of them is faulty."""
+def tasks_of(view: View) -> list[str] | None:
+    """All tasks of the file, the one that decides first; None while one of them is faulty."""
     task, others = view.get(f"{LABELS}.task"), view.words(f"{LABELS}.auxiliary")
     return None if task is None or others is None else list(dict.fromkeys([task, *others]))
 
@@ -71,7 +71,7 @@ def _task_faults(view: View) -> Iterator[Fault]:
     for i, other in enumerate(view.words(f"{LABELS}.auxiliary") or ()):
         if other == task:
             yield Fault(f"{LABELS}.auxiliary.{i}", f"{show(other)}: it is {LABELS}.task already; expected another task")
-    tasks, classes = _tasks(view), view.words(f"{LABELS}.classes")
+    tasks, classes = tasks_of(view), view.words(f"{LABELS}.classes")
     if classes is None:
         return
     if "classes" in (task, *(view.words(f"{LABELS}.auxiliary") or ())) and len(classes) < 2:
@@ -82,7 +82,7 @@ def _task_faults(view: View) -> Iterator[Fault]:
 
 
 def _experiment_faults(view: View) -> Iterator[Fault]:
-    tasks = _tasks(view)
+    tasks = tasks_of(view)
     if tasks is None:
         return
     for kind in ("leave_out", "flip", "synthesise"):

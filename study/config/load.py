@@ -28,6 +28,7 @@ from study.config.schema import (
 )
 from study.config.searching import space_faults
 from study.config.tags import with_right_tags
+from study.config.tasks import TasksConfig
 from study.config.yamlfile import join, read_yaml
 from study.errors import ConfigError
 from study.space import Fault, check_space
@@ -56,6 +57,7 @@ class PartialStudy:
     data: DataConfig | None = None
     model: ModelConfig | None = None
     loss: LossConfig | None = None
+    tasks: TasksConfig | None = None
     sampler: SamplerConfig | None = None
     augment: AugmentConfig | None = None
     optim: OptimConfig | None = None

@@ -13,6 +13,7 @@ from study.config.data_rules import classes_of, data_advice, data_faults
 from study.config.loss_rules import either, loss_advice, loss_faults, possible
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
 from study.config.pixels import pixel_faults
+from study.config.task_rules import task_faults
 from study.config.view import View
 from study.space import Fault
 from study.space.spelling import hint, nearest, show
@@ -28,6 +29,9 @@ OWNED: Final = (
     ("loss.class_weight_beta", 0.9999, "loss.class_weights", ("effective_number",)),
     ("loss.drw_start", 0.8, "loss.drw", (True,)),
     ("loss.drw_beta", 0.9999, "loss.drw", (True,)),
+    ("model.fusion", None, "model.name", ("hourglass",)),
+    ("model.reconstruct", None, "model.name", ("hourglass",)),
+    ("tasks.reconstruction.weight", 1.0, "model.name", ("hourglass",)),
 )
 SHARES: Final = ("normal", "benign", "malignant")
 
@@ -41,6 +45,7 @@ def rule_faults(view: View) -> list[Fault]:
             data_faults(view),
             pixel_faults(view),
             loss_faults(view),
+            task_faults(view),
             _budget_faults(view),
             metric_faults(view),
         )

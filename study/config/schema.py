@@ -30,14 +30,22 @@ from study.config.losses import CrossEntropyConfig, LossConfig
 from study.config.names import DEFAULT_METRIC, Mode, mode_of
 from study.config.record import Section
 from study.config.rules import View, rule_faults
+from study.config.tasks import TasksConfig
 
 
 class ModelConfig(Section):
-    """The network: any timm name; ``pretrained`` true asks timm's hub, text is a local weights file or its URI."""
+    """The network: any timm name, or ``hourglass``; ``pretrained`` true asks timm's hub, text is a weights file.
+
+    ``tasks`` says which auxiliary tasks it has beside the one that decides: all, none, or names joined by +.
+    ``fusion`` and ``reconstruct`` belong to ``hourglass``, where null is true.
+    """
 
     name: Text = "efficientnet_b3"
     pretrained: Weights = False
     drop_rate: Rate = 0.2
+    tasks: Text = "all"
+    fusion: bool | None = None
+    reconstruct: bool | None = None
 
 
 class SamplerConfig(Section):
@@ -159,6 +167,7 @@ class StudyConfig(Section):
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=CrossEntropyConfig)
+    tasks: TasksConfig = Field(default_factory=TasksConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)

@@ -21,6 +21,7 @@ FIXED: Final = {
     "confirm": "it follows the search",
     "resources": "it sizes the workers, which outlive a trial",
 }
+SEARCHABLE: Final = ("data.labels.uncertainty.",)  # applied when a batch is made, not when data is prepared
 
 
 def space_faults(space: SearchSpace, view: View, broken: Collection[str] = ()) -> list[Fault]:
@@ -80,7 +81,12 @@ def _path_message(path: str) -> str | None:
     """Why a path cannot be searched at all."""
     section = path.split(".", maxsplit=1)[0]
     leaves = settable_paths()
-    if section in FIXED and (path in leaves or find(path, {}) is not None or path.startswith("data.sources.")):
+    is_open = path in leaves and path.startswith(SEARCHABLE)
+    if (
+        section in FIXED
+        and not is_open
+        and (path in leaves or find(path, {}) is not None or path.startswith("data.sources."))
+    ):
         return f"stays fixed during a search: {FIXED[section]}"
     if path in leaves:
         return None

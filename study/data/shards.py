@@ -18,8 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from study.data.files import is_file, is_remote, join, local_path, read_bytes, shown, why
+from study.data.labels import label_column
 from study.data.shards_cache import FileRecord, drop, fetched
 from study.data.shards_file import PREPARE_AGAIN, Pixels, Shard, ShardRecord, broken, read_shard
+from study.data.tasks import class_names
 from study.errors import InputError
 from study.types import SplitName
 
@@ -38,6 +40,7 @@ class PreparedDataset:
     Attributes:
         root: the dataset's folder or URI.
         classes: class names in order; label k means ``classes[k]``.
+        tasks: classes of every task by its name, the one that decides first.
         image_hw: height and width of the frame in px, the same for all images.
         channels: 1 or 3.
         bits: 8 or 16.
@@ -50,6 +53,7 @@ class PreparedDataset:
         self.root = root
         self.about = about
         self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.tasks = _tasks(about, self.classes)
         height, width = about["image_hw"]
         self.image_hw = (int(height), int(width))
         self.channels = int(about["channels"])
@@ -71,7 +75,7 @@ class PreparedDataset:
 
     @functools.cached_property
     def manifest(self) -> pd.DataFrame:
-        """Usable images (labelled, with pixels); the index is the row number from 0.
+        """Usable images (with a label of at least one task, and pixels); the index is the row number from 0.
 
         Raises:
             InputError: the table is missing or damaged, or the dataset was prepared again meanwhile.
@@ -79,13 +83,27 @@ class PreparedDataset:
         table = _manifest_table(self.root, self.about)
         if read_about(self.root)["fingerprint"] != self.fingerprint:
             raise _replaced(self.root)
-        usable = table["label"].notna() & (table["shard"].fillna("") != "")
+        labels = ["label", *map(label_column, tuple(self.tasks)[1:])]
+        usable = table[labels].notna().any(axis=1) & (table["shard"].fillna("") != "")
         return table[usable].reset_index(drop=True)
 
     @functools.cached_property
     def labels_n(self) -> NDArray[np.int64]:
-        """Class of each usable image, int64 [N]."""
-        return self.manifest["label"].to_numpy(dtype=np.int64)
+        """Class of each usable image, int64 [N]; -1 for one that has a label of another task alone."""
+        return _whole(self.manifest["label"])
+
+    def task_labels(self, task: str) -> NDArray[np.int64]:
+        """Class of each usable image by one of its tasks, int64 [N]; -1 where it has none.
+
+        Raises:
+            InputError: the dataset was prepared without this task.
+        """
+        if task not in self.tasks:
+            raise InputError(
+                f"{shown(self.root)} has no labels of task {task!r}; expected one of {', '.join(self.tasks)}",
+                "name the task in data.labels and prepare again",
+            )
+        return self.labels_n if task == next(iter(self.tasks)) else _whole(self.manifest[label_column(task)])
 
     @functools.cached_property
     def segments_n(self) -> NDArray[Any]:
@@ -181,6 +199,20 @@ class PreparedDataset:
             name=f"{SHARD_FOLDER}/{name}",
             expected=FileRecord(size_bytes=expected.size_bytes, crc32=expected.crc32),
         )
+
+
+def _tasks(about: Mapping[str, Any], classes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Classes of all tasks, from the settings that a dataset was prepared with."""
+    labels = about.get("settings", {}).get("labels", {})
+    named, sub_grades = tuple(labels.get("classes", ())), bool(labels.get("birads_sub"))
+    others = {
+        str(task): class_names(task, classes=named, sub_grades=sub_grades) for task in labels.get("auxiliary", ())
+    }
+    return {str(labels.get("task", "label")): classes} | others
+
+
+def _whole(column: pd.Series) -> NDArray[np.int64]:
+    return np.asarray(column.astype("Int64").to_numpy(dtype=np.int64, na_value=-1), dtype=np.int64)
 
 
 def shard_records(about: Mapping[str, Any]) -> dict[str, ShardRecord]:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +18,10 @@ from study.data.files import shown
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
+from study.data.targets import Targets
+from study.distributed.objective import criterion_for, labels_to_draw, targets_for
 from study.errors import InputError, StudyError
 from study.inference import Predictions, prediction_metrics, prediction_table
-from study.losses import make_criterion
-from study.losses.base import Criterion
 from study.models import make_model
 from study.optimisation import TrainSettings, seed_step
 from study.training import RunParts, check_identity, predict
@@ -46,10 +45,11 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
             f"{shown(config.data.prepared)} was prepared again since the study began",
             "prepare the data as the study file says, or give the study another name",
         )
-    plan, epoch_steps = plan_run(config, dataset, seed=seed)
+    targets = targets_for(config, dataset)
+    plan, epoch_steps = plan_run(config, dataset, seed=seed, targets=targets)
     # The weights at the start depend on the seed alone, whatever ran in this process before.
     seed_step(seed, 2**32)
-    criterion = _criterion(config, dataset, plan)
+    criterion = criterion_for(config, dataset, targets, plan=plan)
     network = make_model(
         config.model.name,
         num_outputs=criterion.num_outputs,
@@ -61,18 +61,25 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
     )
     settings = _settings(config, steps=epoch_steps, seed=seed)
     identity = _identity(config, dataset, seed=seed)
-    return RunParts(network=network, criterion=criterion, dataset=dataset, settings=settings, identity=identity), plan
+    parts = RunParts(
+        network=network, criterion=criterion, dataset=dataset, settings=settings, targets=targets, identity=identity
+    )
+    return parts, plan
 
 
 def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> str:
     """Digest of all that the weights of a run depend on; where it runs and how often it saves do not count."""
-    sections = config.model_dump(mode="json", include={"model", "loss", "sampler", "augment", "optim", "train"})
+    names = {"model", "loss", "tasks", "sampler", "augment", "optim", "train"}
+    sections = config.model_dump(mode="json", include=names)
+    sections["uncertainty"] = config.data.labels.uncertainty.model_dump(mode="json")
     del sections["train"]["checkpoint_minutes"], sections["train"]["metric"]
     content = {**sections, "metric": config.metric, "seed": seed, "data": dataset.fingerprint}
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tuple[Plan, int]:
+def plan_run(
+    config: StudyConfig, dataset: PreparedDataset, *, seed: int, targets: Targets | None = None
+) -> tuple[Plan, int]:
     """The plan over all epochs, and the steps of one; its indices count within the rows of the train split."""
     rows_n = dataset.rows("train")
     sampler = config.sampler
@@ -80,7 +87,7 @@ def plan_run(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> tup
     patients_n = dataset.manifest["patient_id"].to_numpy(dtype=object)[rows_n] if sampler.unit == "patient" else None
     plan = make_plan(
         sampler.name,
-        labels=dataset.labels_n[rows_n],
+        labels=labels_to_draw(config, dataset, targets),
         segments=segments_n[rows_n],
         batch_size=config.train.batch_size,
         num_steps=0,
@@ -133,28 +140,6 @@ def evaluate_best(
     return RunOutcome(state="complete", best_epoch=state.best_epoch, metrics=metrics, checkpoint=str(directory))
 
 
-def _criterion(config: StudyConfig, dataset: PreparedDataset, plan: Plan) -> Criterion:
-    """The loss, with the classes of the training split and as the plan draws them.
-
-    The latter are scaled to the size of the split, because some formulas depend on how many images there are.
-    """
-    params: dict[str, Any] = config.loss.model_dump(mode="json")
-    name = params.pop("name")
-    num_classes = len(dataset.classes)
-    labels_n = dataset.labels_n[dataset.rows("train")]
-    raw_k = np.bincount(labels_n[labels_n >= 0], minlength=num_classes)
-    drawn = plan.class_counts()
-    drawn_k = np.pad(drawn, (0, num_classes - len(drawn)))  # the last classes may be missing from training
-    scale = raw_k.sum() / max(1, drawn_k.sum())
-    return make_criterion(
-        name,
-        num_classes=num_classes,
-        class_counts=(scale * drawn_k).tolist(),
-        raw_class_counts=raw_k.tolist(),
-        **params,
-    )
-
-
 def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
     optim, train = config.optim, config.train
     return TrainSettings(
@@ -185,27 +170,30 @@ def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
 
 def _write_files(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:
     """Predictions and picture; a full disk or a font that is missing must not cost a trained run."""
+    dataset = parts.dataset
     try:
-        _write_predictions(directory, predictions, parts.dataset, split=split)
+        _write_predictions(directory, predictions, dataset, classes=dataset.classes, ending=split)
+        for task, other in predictions.others.items():
+            _write_predictions(directory, other, dataset, classes=dataset.tasks[task], ending=f"{split}_{task}")
         _write_figure(directory, predictions, parts, split=split)
     except (OSError, ValueError, RuntimeError):
         logger.exception("the files of run %s could not be written", directory.name)
 
 
 def _write_predictions(
-    directory: Path, predictions: Predictions, dataset: PreparedDataset, *, split: SplitName
+    directory: Path, predictions: Predictions, dataset: PreparedDataset, *, classes: Sequence[str], ending: str
 ) -> None:
-    """``predictions_<split>.parquet`` and ``confusion_<split>.json``, each replaced as a whole."""
-    table = pa.table(dict(prediction_table(predictions, dataset)))
-    partial = directory / f".predictions_{split}.partial"
+    """``predictions_<ending>.parquet`` and ``confusion_<ending>.json``, each replaced as a whole."""
+    table = pa.table(dict(prediction_table(predictions, dataset, classes=classes)))
+    partial = directory / f".predictions_{ending}.partial"
     pq.write_table(table, partial)
-    partial.replace(directory / f"predictions_{split}.parquet")
-    size = len(dataset.classes)
+    partial.replace(directory / f"predictions_{ending}.parquet")
+    size = len(classes)
     cells_kk = np.bincount(predictions.labels_n * size + predictions.decoded_n, minlength=size * size)
-    confusion = {"classes": list(dataset.classes), "rows_are_labels": cells_kk.reshape(size, size).tolist()}
-    partial = directory / f".confusion_{split}.partial"
+    confusion = {"classes": list(classes), "rows_are_labels": cells_kk.reshape(size, size).tolist()}
+    partial = directory / f".confusion_{ending}.partial"
     partial.write_text(json.dumps(confusion, indent=1))
-    partial.replace(directory / f"confusion_{split}.json")
+    partial.replace(directory / f"confusion_{ending}.json")
 
 
 def _write_figure(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:

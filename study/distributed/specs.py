@@ -38,4 +38,5 @@ def make_spec(
 def artifacts(directory: Path) -> list[Path]:
     """The small files of a run that belong in MLflow; only those that exist."""
     names = [*(name.format(split) for split in ("val", "test") for name in RUN_FILES), *PLAN_FILES]
-    return [directory / name for name in names if (directory / name).exists()]
+    of_tasks = [*directory.glob("predictions_*_*.parquet"), *directory.glob("confusion_*_*.json")]
+    return [*(directory / name for name in names if (directory / name).exists()), *sorted(of_tasks)]

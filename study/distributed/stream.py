@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from study.data.augment import Augment, make_augment, tune_malloc
 from study.data.files import shown
 from study.data.sampling import Plan
 from study.data.shards import PreparedDataset, open_dataset
+from study.data.targets import Targets
 from study.distributed.cluster import stop_prefetchers
 from study.errors import InputError, StudyError
 from study.models.inputs import to_tensor
@@ -47,9 +49,18 @@ class StreamSettings:
 
 
 def batch_stream(
-    plan: Plan, settings: StreamSettings, *, rank: int, world_size: int, start_step: int = 0
+    plan: Plan,
+    settings: StreamSettings,
+    *,
+    rank: int,
+    world_size: int,
+    start_step: int = 0,
+    targets: Targets | None = None,
 ) -> Iterator[Batch]:
     """Batches of one rank from ``start_step`` to the end of the plan; closing the iterator ends the execution.
+
+    Row numbers travel with the pictures; labels and weights are looked up by them in ``targets``, which stay with the
+    caller. Without targets a batch has the labels of the deciding task, without weights.
 
     Raises:
         InputError: a shard is missing or damaged; the message names it.
@@ -69,7 +80,8 @@ def batch_stream(
     )
     try:
         for batch in batches:
-            yield _to_batch(batch, expected=local)
+            images_nchw, rows_n = _checked(batch, expected=local)
+            yield _labelled(images_nchw, rows_n, dataset=dataset, targets=targets)
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
@@ -120,23 +132,19 @@ def _load_rows(
     """
     rows = block["row"]
     try:
-        images_nhw, labels_n = _augmented(rows, block["draw"], settings)
-        fault = ""
+        images_nhw, fault = _augmented(rows, block["draw"], settings), ""
     except StudyError as error:
         images_nhw, fault = np.zeros((len(rows), *blank.shape[1:]), blank.dtype), str(error)
-        labels_n = np.zeros(len(rows), np.int64)
-    return {"image": images_nhw, "label": labels_n, "fault": np.full(len(rows), fault)}
+    return {"image": images_nhw, "row": rows, "fault": np.full(len(rows), fault)}
 
 
-def _augmented(
-    rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _augmented(rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings) -> npt.NDArray[Any]:
     dataset, augment = _loaded(settings)
     pixels_nhw = dataset.pixels(rows)
     images_nhw = np.empty_like(pixels_nhw)
     for i, draw in enumerate(draws):
         images_nhw[i] = augment(pixels_nhw[i], seed=settings.seed, draw=int(draw))
-    return images_nhw, dataset.labels_n[rows]
+    return images_nhw
 
 
 @lru_cache(maxsize=4)
@@ -153,7 +161,8 @@ def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
     )
 
 
-def _to_batch(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> Batch:
+def _checked(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """Pictures [B, C, H, W] and row numbers [B] of one batch, or the fault that a loading task met."""
     fault = next((str(text) for text in batch["fault"] if text), "")
     if fault:
         raise InputError(*fault.split("\n  fix: ", 1))
@@ -164,5 +173,13 @@ def _to_batch(batch: dict[str, npt.NDArray[Any]], *, expected: int) -> Batch:
         )
     if not images_nhw.flags.writeable:
         images_nhw = images_nhw.copy()
-    labels_n = torch.from_numpy(np.array(batch["label"]))
-    return Batch(images_nchw=to_tensor(images_nhw), labels_n=labels_n)
+    return to_tensor(images_nhw), np.asarray(batch["row"], dtype=np.int64)
+
+
+def _labelled(
+    images_nchw: Tensor, rows_n: npt.NDArray[np.int64], *, dataset: PreparedDataset, targets: Targets | None
+) -> Batch:
+    if targets is None:
+        return Batch(images_nchw=images_nchw, labels_n=torch.from_numpy(dataset.labels_n[rows_n]))
+    labels, weights = targets.of(rows_n)
+    return Batch(images_nchw=images_nchw, labels_n=torch.from_numpy(labels), weights_n=torch.from_numpy(weights))

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from study.config import StudyConfig
 from study.data.augment import tune_malloc
 from study.data.sampling import Plan
+from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
@@ -164,7 +165,14 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     )
 
     def stream(start_step: int) -> Iterator[Batch]:
-        return batch_stream(plan, stream_settings, rank=link.rank, world_size=link.world_size, start_step=start_step)
+        return batch_stream(
+            plan,
+            stream_settings,
+            rank=link.rank,
+            world_size=link.world_size,
+            start_step=start_step,
+            targets=parts.targets,
+        )
 
     outcome = train_run(
         parts,
@@ -178,7 +186,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     if outcome.state == "complete" and outcome.best_epoch:
         evaluate_best(parts, directory, split="val", device=_device(), write=link.rank == 0)
         if link.rank == 0:
-            _write_plan(plan, directory, parts.dataset.classes)
+            _write_plan(plan, directory, classes_to_draw(parts.dataset))
     return outcome
 
 

@@ -99,23 +99,34 @@ class Criterion(nn.Module, ABC):
         Raises:
             InputError: a shape, a type, a target or a weight that does not fit (values are looked at on the CPU only).
         """
-        self._check_shapes(logits_no, target, sample_weight)
         with torch.autocast(logits_no.device.type, enabled=False):
-            logits_no = as_single(logits_no)
-            weight_n = logits_no.new_ones(len(logits_no))
-            if sample_weight is not None:
-                weight_n = sample_weight.detach().to(logits_no)
-                has_weight_n = weight_n != 0
-                logits_no = torch.where(has_weight_n[:, None], logits_no, 0.0)
-                target = masked_target(target, weight_n)
-            self._check_values(target, weight_n)
-            target_nk = target.to(logits_no) if target.ndim == 2 else self._one_hot(target, like=logits_no)
-            weight_1 = weight_n.double().sum(dim=0, keepdim=True)
-            sums = sum_over_ranks(torch.cat([weight_1, self.statistics(logits_no, target_nk, weight_n)]))
-            has_weight = sums[0] > 0
-            self.num_empty += ~has_weight
-            loss = torch.where(has_weight, self.value(sums[1:]), 0.0 * sums.sum())
-            return loss.to(logits_no.dtype)
+            loss = self.loss_from(sum_over_ranks(self.local_sums(logits_no, target, sample_weight)))
+            return loss.to(as_single(logits_no).dtype)
+
+    def local_sums(self, logits_no: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """What ``forward`` adds up over ranks, for a caller who adds up several losses at once, outside autocast.
+
+        Returns:
+            The sum of the weights and the ``statistics``, shape [1 + S], float64.
+        """
+        self._check_shapes(logits_no, target, sample_weight)
+        logits_no = as_single(logits_no)
+        weight_n = logits_no.new_ones(len(logits_no))
+        if sample_weight is not None:
+            weight_n = sample_weight.detach().to(logits_no)
+            has_weight_n = weight_n != 0
+            logits_no = torch.where(has_weight_n[:, None], logits_no, 0.0)
+            target = masked_target(target, weight_n)
+        self._check_values(target, weight_n)
+        target_nk = target.to(logits_no) if target.ndim == 2 else self._one_hot(target, like=logits_no)
+        weight_1 = weight_n.double().sum(dim=0, keepdim=True)
+        return torch.cat([weight_1, self.statistics(logits_no, target_nk, weight_n)])
+
+    def loss_from(self, sums: Tensor) -> Tensor:
+        """The loss from ``local_sums`` of all ranks together, a float64 scalar; 0 without any weight."""
+        has_weight = sums[0] > 0
+        self.num_empty += ~has_weight
+        return torch.where(has_weight, self.value(sums[1:]), 0.0 * sums.sum())
 
     def probabilities(self, logits_no: Tensor) -> Tensor:
         """Class probabilities.

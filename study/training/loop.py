@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from study import checkpoint
 from study.errors import TrainingFault
 from study.inference import Predictions, predict_split, prediction_metrics, rows_of_rank
-from study.losses.base import Criterion
+from study.losses.multitask import MultiTask
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
 from study.training.parts import Batch, BatchStream, Hooks, RunParts
 from study.training.state import Run, prepare_run, rank, save_run, set_mode, world_size
@@ -110,7 +110,7 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     _check_outputs(run, predictions)
     rate = learning_rate(run.step - 1, settings, run.values)
     metrics = {"train/loss": run.losses.total / settings.steps_per_epoch, "train/lr": rate}
-    metrics["val/loss"] = _loss_of(run.parts.criterion, predictions)
+    metrics |= _losses_of(run.parts, predictions)
     metrics |= prediction_metrics(predictions, run.parts.dataset, prefix="val/")
     result = EpochResult(
         epoch=run.epoch + 1,
@@ -130,7 +130,8 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
 
 def _check_outputs(run: Run, predictions: Predictions) -> None:
     """Weights may stop being numbers in the last step of an epoch, after its loss was computed."""
-    if not bool(predictions.logits_no.isfinite().all()):
+    outputs_no = predictions.logits_no if predictions.outputs is None else predictions.outputs.outputs_no
+    if not bool(outputs_no.isfinite().all()):
         raise TrainingFault(
             f"the network's outputs are not finite after step {run.step - 1} (epoch {run.epoch + 1}), trained with the "
             f"loss {type(run.parts.criterion).__name__}",
@@ -160,12 +161,23 @@ def _share_buffers(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _loss_of(criterion: Criterion, predictions: Predictions) -> float:
-    """The loss of the whole split: each rank gives its share, as the criterion adds up over ranks."""
-    device = next(criterion.buffers(), torch.empty(0)).device
-    share_n = rows_of_rank(np.arange(len(predictions.labels_n)), rank=rank(), world_size=world_size())
-    labels_n = torch.from_numpy(predictions.labels_n[share_n]).to(device)
-    return float(criterion(predictions.logits_no[share_n].to(device), labels_n))
+def _losses_of(parts: RunParts, predictions: Predictions) -> dict[str, float]:
+    """The losses of the whole split: each rank gives its share, as the criterion adds up over ranks."""
+    if predictions.outputs is None:
+        raise ValueError("predictions without the network's outputs have no loss")
+    rows_n, outputs_no = predictions.outputs.rows_n, predictions.outputs.outputs_no
+    share_n = rows_of_rank(np.arange(len(rows_n)), rank=rank(), world_size=world_size())
+    device = next(parts.criterion.buffers(), torch.empty(0)).device
+    labels: Tensor = torch.from_numpy(parts.dataset.labels_n[rows_n[share_n]]).to(device)
+    weights: Tensor | None = None
+    if parts.targets is not None:
+        labels, weights = (torch.from_numpy(part).to(device) for part in parts.targets.of(rows_n[share_n]))
+    outputs_no = outputs_no[share_n].to(device)
+    if not isinstance(parts.criterion, MultiTask):
+        return {"val/loss": float(parts.criterion(outputs_no, labels, weights))}
+    losses = parts.criterion.losses(outputs_no, labels, weights)
+    found = {f"val/task/{name}/loss": float(loss) for name, loss in losses.items()}
+    return {"val/loss": float(parts.criterion.total(losses))} | found
 
 
 def _outcome(run: Run, state: str) -> RunOutcome:

@@ -7,7 +7,9 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from study.data.shards import PreparedDataset
+from study.data.targets import Targets
 from study.losses.base import Criterion
+from study.losses.multitask import MultiTask
 from study.optimisation import TrainSettings
 from study.types import EpochResult
 
@@ -16,28 +18,36 @@ from study.types import EpochResult
 class RunParts:
     """What one run is made of: a network with as many outputs as the criterion wants, data, numbers.
 
-    ``identity`` is a digest of all of it; checkpoints of another one are refused.
+    ``targets`` are the labels and weights of all rows, for the validation loss; without them all labels of the deciding
+    task count alike. ``identity`` is a digest of all of it; checkpoints of another one are refused.
     """
 
     network: nn.Module
-    criterion: Criterion
+    criterion: Criterion | MultiTask
     dataset: PreparedDataset
     settings: TrainSettings
+    targets: Targets | None = None
     identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Training images [B, C, H, W] in uint8 or uint16, and their class indices [B]."""
+    """Training images [B, C, H, W] in uint8 or uint16, their class indices, and how much each label counts.
+
+    With T tasks ``labels_n`` and ``weights_n`` are [B, T], else [B]; without weights every label counts 1. A label that
+    is missing is -1 and has weight 0.
+    """
 
     images_nchw: Tensor
     labels_n: Tensor
+    weights_n: Tensor | None = None
 
     def split(self, count: int) -> list["Batch"]:
         """``count`` micro-batches in order, whose sizes differ by one at most; fewer where there are fewer rows."""
         count = min(count, len(self.labels_n))
-        pairs = zip(self.images_nchw.tensor_split(count), self.labels_n.tensor_split(count), strict=True)
-        return [Batch(images_nchw=images_nchw, labels_n=labels_n) for images_nchw, labels_n in pairs]
+        images, labels = self.images_nchw.tensor_split(count), self.labels_n.tensor_split(count)
+        weights = [None] * count if self.weights_n is None else self.weights_n.tensor_split(count)
+        return [Batch(images_nchw=images[i], labels_n=labels[i], weights_n=weights[i]) for i in range(count)]
 
 
 class BatchStream(Protocol):

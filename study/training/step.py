@@ -39,11 +39,15 @@ def train_step(run: Run, batch: Batch) -> None:
 
 def _on_device(run: Run, batch: Batch) -> Batch:
     """The batch on the run's device; a copy to a GPU from pinned memory goes on while Python does."""
-    if run.device.type != "cuda" or batch.images_nchw.is_cuda:
-        return Batch(images_nchw=batch.images_nchw.to(run.device), labels_n=batch.labels_n.to(run.device))
+    pins = run.device.type == "cuda" and not batch.images_nchw.is_cuda
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(run.device, non_blocking=True) if pins else tensor.to(run.device)
+
     return Batch(
-        images_nchw=batch.images_nchw.pin_memory().to(run.device, non_blocking=True),
-        labels_n=batch.labels_n.pin_memory().to(run.device, non_blocking=True),
+        images_nchw=moved(batch.images_nchw),
+        labels_n=moved(batch.labels_n),
+        weights_n=None if batch.weights_n is None else moved(batch.weights_n),
     )
 
 
@@ -53,7 +57,7 @@ def _backward(run: Run, batch: Batch) -> Tensor:
     DDP averages gradients over ranks while the loss is already global, hence the factor of the world size.
     """
     if run.settings.accumulate == 1:
-        loss: Tensor = run.parts.criterion(_forward(run, batch), batch.labels_n)
+        loss: Tensor = run.parts.criterion(_forward(run, batch), batch.labels_n, batch.weights_n)
         run.scaler.scale(loss * world_size()).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
     parts = batch.split(run.settings.accumulate)
@@ -67,11 +71,11 @@ def _backward_of_sum(run: Run, criterion: AdditiveCriterion, parts: Sequence[Bat
 
     The mean of their means is another loss where micro-batches differ in size, class weights or sample weights.
     """
-    share_p = criterion.accumulation_factors([(part.labels_n, None) for part in parts])
+    share_p = criterion.accumulation_factors([(part.labels_n, part.weights_n) for part in parts])
     total = torch.zeros((), device=run.device)
     for number, part in enumerate(parts):
         with _synchronised(run, is_last=number == len(parts) - 1):
-            loss = criterion(_forward(run, part, number=number), part.labels_n)
+            loss = criterion(_forward(run, part, number=number), part.labels_n, part.weights_n)
             loss = loss * share_p[number].to(loss.dtype)
             run.scaler.scale(loss * world_size()).backward()
         total = total + loss.detach()
@@ -91,7 +95,10 @@ def _backward_twice(run: Run, parts: Sequence[Batch]) -> Tensor:
         for buffer, before in zip(run.network.buffers(), kept, strict=True):
             buffer.copy_(before)
     logits_no = torch.cat(outputs).requires_grad_()
-    loss: Tensor = run.parts.criterion(logits_no, torch.cat([part.labels_n for part in parts]))
+    weights = [part.weights_n for part in parts if part.weights_n is not None]
+    loss: Tensor = run.parts.criterion(
+        logits_no, torch.cat([part.labels_n for part in parts]), torch.cat(weights) if weights else None
+    )
     (slope_no,) = torch.autograd.grad(run.scaler.scale(loss * world_size()), logits_no)
     slopes = torch.split(slope_no, [len(part.labels_n) for part in parts])
     for number, (part, slope_mo) in enumerate(zip(parts, slopes, strict=True)):
