@@ -30,7 +30,7 @@ SURFACE = {
     "evaluate": None,
     "predict": None,
     "explain": None,
-    "report": None,
+    "report": ["WHAT", "--out"],
     "export": None,
     "doctor": ["[FILE]", "--set"],
     "list": [],
@@ -100,6 +100,23 @@ class TestSurface:
         """A verb that is not built says so in one line and exits 2, whatever follows it."""
         done = CliRunner().invoke(app, [verb, "quickstart", "--top", "3"])
         assert (done.exit_code, done.stderr, done.stdout) == (2, f"study {verb}: not available yet\n", "")
+
+    def test_report(self, tmp_path):
+        """The figure of the losses is not written where it is asked for, or another report pretends to exist."""
+        place = tmp_path / "new" / "losses.png"
+        done = CliRunner().invoke(app, ["report", "losses", "--out", str(place)])
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert place.read_bytes().startswith(b"\x89PNG")
+        for arguments, words in (
+            (["quickstart"], "study report quickstart: not available yet"),
+            (["losses", "--out", str(tmp_path)], "expected the name of a PNG file"),
+            (["losses", "--out", str(tmp_path / "losses.pdf")], "expected the name of a PNG file"),
+            (["losses", "--out", str(place / "below.png")], "cannot be written"),
+        ):
+            refused = CliRunner().invoke(app, ["report", *arguments])
+            assert isinstance(refused.exception, InputError)
+            assert exit_with(refused.exception) == 2
+            assert words in refused.exception.message
 
     @pytest.mark.parametrize(
         "arguments",

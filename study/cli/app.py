@@ -202,10 +202,20 @@ def explain() -> None:
     _not_yet("explain")
 
 
-@app.command(context_settings=_ANY)
-def report() -> None:
-    """Write a study's report as a page (not available yet)."""
-    _not_yet("report")
+@app.command()
+def report(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="losses: their gradients.", show_default=False)],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="PNG file; losses.png without it.", show_default=False)
+    ] = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Draw the gradients of losses; a study's report as a page is not available yet."""
+    from study.cli.reporting import report_on
+
+    report_on(what, out=out)
 
 
 @app.command(context_settings=_ANY)
