@@ -1,8 +1,10 @@
 """Predictions of a network over rows of a prepared dataset, gathered over all ranks, and their metrics."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ from study.models.inputs import to_input, to_tensor
 from study.types import SplitName
 
 IntArray = npt.NDArray[np.int64]
+
+MAX_IMAGES: Final = 64  # of one batch; small enough that ranks get shares of about one size
+LOADED_AHEAD: Final = 2  # batches that a thread reads while the network computes
 
 
 class Autocast(Protocol):
@@ -53,15 +58,38 @@ class Predictions:
     outputs: Outputs | None = None
 
 
-def rows_of_rank(rows_n: IntArray, *, rank: int, world_size: int) -> IntArray:
-    """The contiguous share of ``rows_n`` that one rank evaluates; the shares are disjoint and complete."""
-    return np.array_split(rows_n, world_size)[rank]
+def rows_of_rank(rows_n: IntArray, *, rank: int, world_size: int, batch_size: int = 1) -> IntArray:
+    """The contiguous share of ``rows_n`` that one rank evaluates; the shares are disjoint and complete.
+
+    Ranks share whole batches, so that the batches are the same for any number of ranks, and with them every bit of
+    the outputs. With fewer batches than ranks some shares are empty.
+    """
+    starts = np.arange(0, len(rows_n), batch_size)
+    mine = np.array_split(starts, world_size)[rank]
+    return rows_n[mine[0] : mine[-1] + batch_size] if len(mine) else rows_n[:0]
 
 
 def row_batches(dataset: PreparedDataset, rows_n: IntArray, *, batch_size: int) -> Iterator[Tensor]:
-    """Images of ``rows_n`` in order, as tensors of their stored type [B, C, H, W]; the last batch may be smaller."""
-    for start in range(0, len(rows_n), batch_size):
-        yield to_tensor(dataset.pixels(rows_n[start : start + batch_size]))
+    """Images of ``rows_n`` in order, as tensors of their stored type [B, C, H, W]; the last batch may be smaller.
+
+    A thread reads ``LOADED_AHEAD`` batches ahead. Closing the iterator waits for the one that it is reading.
+    """
+    pending: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="row-batches") as pool:
+        try:
+            for start in range(0, len(rows_n), batch_size):
+                pending.append(pool.submit(_load, dataset, rows_n[start : start + batch_size]))
+                if len(pending) > LOADED_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _load(dataset: PreparedDataset, rows_n: IntArray) -> Tensor:
+    return to_tensor(dataset.pixels(rows_n))
 
 
 @torch.no_grad()
@@ -90,13 +118,15 @@ def predict_split(
     device: torch.device,
     autocast: Autocast,
 ) -> Predictions:
-    """Predict every row of ``split`` exactly once, whatever the number of ranks; every rank returns all predictions."""
+    """Predict every row of ``split`` exactly once; every rank returns all predictions.
+
+    Batches have at most ``MAX_IMAGES`` and are the same for any number of ranks, and so is every bit of the result.
+    """
     rows_n = dataset.rows(split)
+    size = min(batch_size, MAX_IMAGES)
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    share_n = rows_of_rank(rows_n, rank=rank, world_size=world_size)
-    local_no = forward_all(
-        model, row_batches(dataset, share_n, batch_size=batch_size), device=device, autocast=autocast
-    )
+    share_n = rows_of_rank(rows_n, rank=rank, world_size=world_size, batch_size=size)
+    local_no = forward_all(model, row_batches(dataset, share_n, batch_size=size), device=device, autocast=autocast)
     outputs_no = _gather(local_no) if world_size > 1 else local_no
     return predictions_of(Outputs(rows_n=rows_n, outputs_no=outputs_no), criterion, dataset)
 
@@ -130,7 +160,8 @@ def _gather(local_no: Tensor) -> Tensor:
     """All ranks' outputs in rank order, which is row order because the shares are contiguous."""
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, local_no.numpy())
-    return torch.from_numpy(np.concatenate([part for part in parts if part.size]))
+    filled = [part for part in parts if part.size]
+    return torch.from_numpy(np.concatenate(filled)) if filled else local_no
 
 
 def prediction_metrics(predictions: Predictions, dataset: PreparedDataset, *, prefix: str) -> dict[str, float]:

@@ -17,11 +17,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class TrainSettings:
     """Numbers of one run.
 
-    ``lr`` is the peak rate; ``checkpoint_seconds`` is the longest time between two checkpoints, 0 leaves those at the
-    end of each epoch alone. While ``freeze_epochs`` last, the head alone learns. ``patience`` ends a run whose metric
-    has not become better for so many epochs. ``ema_decay`` averages the weights (see :class:`WeightAverage`).
-    ``channels_last`` auto takes that memory layout on GPUs, where it is faster. A rank's share of ``batch_size`` goes
-    through the network in ``accumulate`` parts, which need less memory and leave the loss as it is.
+    ``lr`` is the peak rate. Inside an epoch a checkpoint is saved at every step that ``checkpoint_steps`` divides, or
+    else after ``checkpoint_seconds``; where both are 0, at the end of each epoch alone. While ``freeze_epochs`` last,
+    the head alone learns. ``patience`` ends a run whose metric has not become better for so many epochs. ``ema_decay``
+    averages the weights (see :class:`WeightAverage`). ``channels_last`` auto takes that memory layout on GPUs, where it
+    is faster. A rank's share of ``batch_size`` goes through the network in ``accumulate`` parts, which need less memory
+    and leave the loss as it is.
     """
 
     epochs: int
@@ -47,6 +48,7 @@ class TrainSettings:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: int = 1
     checkpoint_seconds: float = 600.0
+    checkpoint_steps: int = 0
 
 
 def seed_step(*purpose: int) -> None:

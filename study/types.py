@@ -13,13 +13,15 @@ class EpochResult:
     """What one epoch of one run gave.
 
     ``metrics`` has the keys of the metric table (``train/loss``, ``val/auroc_macro``, ...); ``epoch`` counts from 1;
-    ``seconds`` is wall time of the epoch with its evaluation; ``images`` counts training images over all ranks.
+    ``seconds`` is wall time of the epoch with its evaluation; ``images`` counts training images over all ranks;
+    ``batches`` is the digest of which image stood where, equal for equal epochs on any number of ranks.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     images: int
     seconds: float
+    batches: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,7 +178,7 @@ def _write_step(target: Path, state: TrainState, attempt: int) -> None:
 
 def _epoch_fields(result: EpochResult) -> dict[str, Any]:
     metrics = {key: float(value) for key, value in result.metrics.items()}
-    return {"epoch": result.epoch, "metrics": metrics, "images": result.images, "seconds": result.seconds}
+    return {**dataclasses.asdict(result), "metrics": metrics}
 
 
 def _write_bytes(path: Path, content: bytes) -> dict[str, Any]:

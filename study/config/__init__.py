@@ -7,6 +7,7 @@ so that others can add theirs before ``raise_faults`` stops with all of them at 
 from study.config.changes import apply_params, changed_paths, config_yaml, is_budget, without_search
 from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
+from study.config.fields import checkpoint_interval
 from study.config.load import PartialStudy, check_study_file, config_warnings, load_config
 from study.config.losses import CornConfig, CrossEntropyConfig, EmdConfig, FocalConfig, LossConfig
 from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
@@ -64,6 +65,7 @@ __all__ = [
     "apply_params",
     "changed_paths",
     "check_study_file",
+    "checkpoint_interval",
     "chosen_tasks",
     "config_warnings",
     "config_yaml",

@@ -52,6 +52,23 @@ def _as_text(text: str) -> str:
     raise expected("printable text without blanks around it")
 
 
+def _as_every(text: str) -> str:
+    if checkpoint_interval(text) is not None:
+        return text
+    raise expected("a time as '10 minutes', a number as '500 steps', or 'epoch'")
+
+
+def checkpoint_interval(text: str) -> tuple[float, int] | None:
+    """Seconds and steps of ``10 minutes``, ``500 steps`` or ``epoch``, one of them 0; None for any other text."""
+    if text == "epoch":
+        return 0.0, 0
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) minutes?|(\d{1,9}) steps?", text)
+    if found is None:
+        return None
+    seconds, steps = 60 * float(found[1] or 0), int(found[2] or 0)
+    return (seconds, steps) if seconds or steps else None
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -150,6 +167,7 @@ def _rule_faults(name: str, rule: object) -> list[tuple[str, str]]:
 
 
 Slug = Annotated[str, AfterValidator(_as_slug)]
+Every = Annotated[str, AfterValidator(_as_every)]
 Text = Annotated[str, AfterValidator(_as_text)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

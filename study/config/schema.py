@@ -15,6 +15,7 @@ from study.config.fields import (
     Concurrent,
     Count,
     Distinct,
+    Every,
     Fraction,
     NotEmpty,
     NotNegative,
@@ -98,8 +99,9 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """One run: epochs, images per global batch, number format, minutes between checkpoints (0: every epoch alone).
+    """One run: epochs, images per global batch, number format.
 
+    ``checkpoint_every`` is ``10 minutes``, ``500 steps``, or ``epoch``; one is saved at the end of each epoch anyway.
     ``patience`` ends a run whose metric has not become better for so many epochs; ``ema_decay`` validates and keeps a
     moving average of the weights. ``metric`` picks the best epoch of a study that searches nothing; a search has its
     own, and this one stays null.
@@ -108,7 +110,7 @@ class TrainConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    checkpoint_minutes: NotNegative = 10.0
+    checkpoint_every: Every = "10 minutes"
     patience: Count | None = None
     ema_decay: Fraction | None = None
     channels_last: Literal["auto"] | bool = "auto"

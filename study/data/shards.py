@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from study.data.digest import id_hashes
 from study.data.files import is_file, is_remote, join, local_path, read_bytes, shown, why
 from study.data.labels import label_column
 from study.data.shards_cache import FileRecord, drop, fetched
@@ -116,6 +118,11 @@ class PreparedDataset:
         return self.manifest["source"].to_numpy(dtype=object).astype(str)
 
     @functools.cached_property
+    def id_hashes_n(self) -> NDArray[np.uint64]:
+        """A number for each usable image's id, uint64 [N]; see :mod:`study.data.digest`."""
+        return id_hashes(self.manifest["image_id"])
+
+    @functools.cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
         codes, names = pd.factorize(self.manifest["shard"])
         return codes.astype(np.int64), self.manifest["shard_row"].to_numpy(dtype=np.int64), [str(n) for n in names]
@@ -148,7 +155,10 @@ class PreparedDataset:
         shard_codes, shard_rows, names = self._places
         places = zip(shard_codes[wanted].tolist(), shard_rows[wanted].tolist(), strict=True)
         for number, (code, row) in enumerate(places):
-            self._shard(names[code]).frame_into(row, frames[number])
+            try:
+                self._shard(names[code]).frame_into(row, frames[number])
+            except (pa.ArrowException, OSError, ValueError, cv2.error) as error:
+                raise broken(Path(names[code]), f"changed while it was in use ({type(error).__name__})") from error
         return frames
 
     def _frames(self, count: int, out: Pixels | None) -> Pixels:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from study import checkpoint
-from study.config import StudyConfig
+from study.config import StudyConfig, checkpoint_interval
 from study.data.files import shown
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
@@ -72,7 +72,7 @@ def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> st
     names = {"model", "loss", "tasks", "sampler", "augment", "optim", "train"}
     sections = config.model_dump(mode="json", include=names)
     sections["uncertainty"] = config.data.labels.uncertainty.model_dump(mode="json")
-    del sections["train"]["checkpoint_minutes"], sections["train"]["metric"]
+    del sections["train"]["checkpoint_every"], sections["train"]["metric"]
     content = {**sections, "metric": config.metric, "seed": seed, "data": dataset.fingerprint}
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -142,6 +142,7 @@ def evaluate_best(
 
 def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
     optim, train = config.optim, config.train
+    seconds, steps_between = checkpoint_interval(train.checkpoint_every) or (0.0, 0)
     return TrainSettings(
         epochs=train.epochs,
         steps_per_epoch=steps,
@@ -164,7 +165,8 @@ def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
         channels_last=train.channels_last,
         clip_norm=optim.clip_norm,
         precision=train.precision,
-        checkpoint_seconds=60.0 * train.checkpoint_minutes,
+        checkpoint_seconds=seconds,
+        checkpoint_steps=steps_between,
     )
 
 

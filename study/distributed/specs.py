@@ -7,7 +7,7 @@ from study.config import StudyConfig
 from study.types import RunSpec
 
 RETRY_ROOM: Final = 100  # attempts that the slots may add within one attempt of the ledger
-PLAN_FILES: Final = ("plan.png", "plan.json")
+PLAN_FILES: Final = ("plan.png", "plan.json", "batches.jsonl")
 RUN_FILES: Final = ("predictions_{}.parquet", "confusion_{}.json", "{}.png")
 
 

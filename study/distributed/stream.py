@@ -7,7 +7,7 @@ any step.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -81,7 +81,8 @@ def batch_stream(
     try:
         for batch in batches:
             images_nchw, rows_n = _checked(batch, expected=local)
-            yield _labelled(images_nchw, rows_n, dataset=dataset, targets=targets)
+            found = _labelled(images_nchw, rows_n, dataset=dataset, targets=targets)
+            yield replace(found, ids_n=np.array(batch["id"], np.uint64))
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
@@ -132,19 +133,23 @@ def _load_rows(
     """
     rows = block["row"]
     try:
-        images_nhw, fault = _augmented(rows, block["draw"], settings), ""
+        images_nhw, ids_n = _augmented(rows, block["draw"], settings)
+        fault = ""
     except StudyError as error:
         images_nhw, fault = np.zeros((len(rows), *blank.shape[1:]), blank.dtype), str(error)
-    return {"image": images_nhw, "row": rows, "fault": np.full(len(rows), fault)}
+        ids_n = np.zeros(len(rows), np.uint64)
+    return {"image": images_nhw, "row": rows, "id": ids_n, "fault": np.full(len(rows), fault)}
 
 
-def _augmented(rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings) -> npt.NDArray[Any]:
+def _augmented(
+    rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
     dataset, augment = _loaded(settings)
     pixels_nhw = dataset.pixels(rows)
     images_nhw = np.empty_like(pixels_nhw)
     for i, draw in enumerate(draws):
         images_nhw[i] = augment(pixels_nhw[i], seed=settings.seed, draw=int(draw))
-    return images_nhw
+    return images_nhw, dataset.id_hashes_n[rows]
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """Records that the ledger gives out, and their form as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from study.types import EpochResult, RunOutcome, TrialRow
@@ -52,7 +52,7 @@ class LedgerStatus:
 def epoch_to_json(result: EpochResult) -> dict[str, Any]:
     """Plain data of one epoch; floats stay exact, NaN included."""
     metrics = {key: float(value) for key, value in result.metrics.items()}
-    return {"epoch": result.epoch, "metrics": metrics, "images": result.images, "seconds": float(result.seconds)}
+    return {**asdict(result), "metrics": metrics, "seconds": float(result.seconds)}
 
 
 def outcome_to_json(outcome: RunOutcome) -> dict[str, Any]:

@@ -136,7 +136,10 @@ class Mirror:
             payload = record.payload
             extra = {"epoch/seconds": payload["seconds"], "epoch/images": payload["images"]}
             points += _metrics({**payload["metrics"], **extra}, record, step=payload["epoch"])
-        self._log(self._run_id(records[0]), points)
+        run_id, last = self._run_id(records[0]), records[-1].payload
+        self._log(run_id, points)
+        if last.get("batches"):
+            self._tag(run_id, {"study.batches": f"epoch {last['epoch']}: {last['batches']}"})
 
     def _end(self, record: Record) -> None:
         run_id, payload = self._run_id(record), record.payload

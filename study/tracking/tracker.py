@@ -1,6 +1,7 @@
 """What the driver of a study tells MLflow; every call returns at once, and telling twice does no harm."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -84,7 +85,7 @@ class Tracker:
     def log_epoch(self, trial: str, seed: int, result: EpochResult) -> bool:
         """An epoch is done; whether it is news. NaN metrics are left out in MLflow, which would draw them as zero."""
         metrics = {key: float(value) for key, value in result.metrics.items()}
-        payload = {"epoch": result.epoch, "metrics": metrics, "images": result.images, "seconds": float(result.seconds)}
+        payload = {**asdict(result), "metrics": metrics, "seconds": float(result.seconds)}
         return self._append("epoch", run=(trial, seed), payload=payload)
 
     def end_run(self, trial: str, seed: int, outcome: RunOutcome, *, artifacts: Sequence[Path] = ()) -> None:

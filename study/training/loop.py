@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from study.training.parts import Batch, BatchStream, Hooks, RunParts
 from study.training.state import Run, prepare_run, rank, save_run, set_mode, world_size
 from study.training.step import train_step
 from study.types import EpochResult, RunOutcome, SplitName
+
+AGREE_EVERY: Final = 8  # steps between two questions of several ranks whether a checkpoint is due
 
 
 def train_run(
@@ -90,15 +93,31 @@ def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
                 f"the batch stream ended at step {run.step}; {planned} steps were planned",
                 "prepare the data again with `study prepare`, then resume",
             )
+        run.batches.add(batch, first_draw=run.step * run.settings.batch_size + rank() * len(batch.labels_n))
         train_step(run, batch)
         run.step += 1
         if hooks.should_stop():
             save_run(run, is_best=False)
             return False
-        if run.step < end and 0 < run.settings.checkpoint_seconds < time.monotonic() - run.saved_at:
+        if run.step < end and _is_save_due(run):
             save_run(run, is_best=False)
     run.losses.settle()
     return True
+
+
+def _is_save_due(run: Run) -> bool:
+    """Whether a checkpoint inside the epoch is due; ranks have to agree, and rank 0's clock counts."""
+    settings = run.settings
+    if settings.checkpoint_steps:
+        return run.step % settings.checkpoint_steps == 0
+    if not settings.checkpoint_seconds or (world_size() > 1 and run.step % AGREE_EVERY):
+        return False
+    is_due = time.monotonic() - run.saved_at > settings.checkpoint_seconds
+    if world_size() == 1:
+        return is_due
+    word = torch.tensor([float(is_due)], device=run.device)
+    dist.broadcast(word, src=0)
+    return bool(word.item())
 
 
 def _finish_epoch(run: Run, *, started: float) -> EpochResult:
@@ -108,6 +127,7 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     with run.average.applied() if run.average else nullcontext():
         predictions = predict(run.parts, split="val", device=run.device)
     _check_outputs(run, predictions)
+    run.batches.flush()
     rate = learning_rate(run.step - 1, settings, run.values)
     metrics = {"train/loss": run.losses.total / settings.steps_per_epoch, "train/lr": rate}
     metrics |= _losses_of(run.parts, predictions)
@@ -117,6 +137,7 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
         metrics=metrics,
         images=settings.steps_per_epoch * settings.batch_size,
         seconds=time.monotonic() - started,
+        batches=run.batches.end_epoch(),
     )
     run.history.append(result)
     run.losses.restart()
@@ -147,7 +168,7 @@ def predict(parts: RunParts, *, split: SplitName, device: torch.device) -> Predi
         parts.criterion,
         parts.dataset,
         split=split,
-        batch_size=max(1, 2 * parts.settings.batch_size // (world_size() * parts.settings.accumulate)),
+        batch_size=max(1, 2 * parts.settings.batch_size // parts.settings.accumulate),
         device=device,
         autocast=lambda: autocast_for(device, precision),
     )

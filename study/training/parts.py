@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from study.data.shards import PreparedDataset
@@ -36,11 +38,15 @@ class Batch:
 
     With T tasks ``labels_n`` and ``weights_n`` are [B, T], else [B]; without weights every label counts 1. A label that
     is missing is -1 and has weight 0.
+
+    ``ids_n`` are hashes of the ids of the images that stand here, uint64 [B] (see :func:`study.data.digest.id_hashes`);
+    None from a stream that does not know them, whose runs keep no digests.
     """
 
     images_nchw: Tensor
     labels_n: Tensor
     weights_n: Tensor | None = None
+    ids_n: npt.NDArray[np.uint64] | None = None
 
     def split(self, count: int) -> list["Batch"]:
         """``count`` micro-batches in order, whose sizes differ by one at most; fewer where there are fewer rows."""

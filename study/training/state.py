@@ -15,6 +15,7 @@ from study.checkpoint import TrainState
 from study.errors import StudyError, TrainingFault
 from study.models.heads import head_parameters
 from study.optimisation import Precision, TrainSettings, WeightAverage, make_optimiser, resolve_precision
+from study.training.batch_log import BatchLog
 from study.training.losswatch import LossWatch
 from study.training.parts import RunParts
 from study.types import EpochResult
@@ -40,6 +41,10 @@ class Run:
     best_value: float | None = None
     average: WeightAverage | None = None
     saved_at: float = field(default_factory=time.monotonic)
+    batches: BatchLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batches = BatchLog(directory=self.directory, attempt=self.attempt)
 
     @property
     def settings(self) -> TrainSettings:
@@ -155,6 +160,7 @@ def _restore(run: Run, state: TrainState | None) -> None:
         run.scaler.load_state_dict(state.scaler)
     run.step, run.history = state.step, list(state.history)
     run.losses.total = state.partial.get("loss_sum", 0.0)
+    run.batches.first_step, run.batches.epoch_digest = state.step, int(state.partial.get("batches", 0))
     run.best_epoch, run.best_value = state.best_epoch, state.best_value
 
 
@@ -172,11 +178,12 @@ def check_identity(parts: RunParts, state: TrainState, directory: Path) -> None:
 
 
 def save_run(run: Run, *, is_best: bool) -> None:
-    """Write the run's last checkpoint, and its best one if ``is_best``; rank 0 alone writes.
+    """Write the run's last checkpoint, and its best one if ``is_best``; every rank calls it, rank 0 alone writes.
 
     Raises:
         TrainingFault: a loss since the last checkpoint is not finite; nothing is written.
     """
+    run.batches.flush()
     run.saved_at = time.monotonic()
     run.losses.settle()
     if rank() != 0:
@@ -189,7 +196,7 @@ def save_run(run: Run, *, is_best: bool) -> None:
         scaler=run.scaler.state_dict(),
         step=run.step,
         epoch=run.epoch,
-        partial={"loss_sum": run.losses.total},
+        partial={"loss_sum": run.losses.total, "batches": run.batches.epoch_digest},
         history=list(run.history),
         best_epoch=run.best_epoch,
         best_value=run.best_value,

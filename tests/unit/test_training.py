@@ -1,5 +1,7 @@
 """The training loop: determinism, exact resumption, pruning, faults."""
 
+import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from study.errors import StudyError, TrainingFault
 from study.losses import make_criterion
 from study.optimisation import TrainSettings, is_better, learning_rate, seed_step
 from study.training import Batch, Hooks, RunParts, train_run
+from study.training.batch_log import read_batches
 
 BATCH = 8
 
@@ -57,6 +60,7 @@ class Bench:
             yield Batch(
                 images_nchw=torch.from_numpy(images)[:, None],
                 labels_n=torch.from_numpy(self.dataset.labels_n[self.rows[indices]]),
+                ids_n=self.dataset.id_hashes_n[self.rows[indices]],
             )
 
     def run(self, directory, *, attempt=1, reported=0, hooks=None, stream=None):
@@ -126,8 +130,68 @@ def test_a_run_stopped_at_any_step_resumes_bit_by_bit(tiny_dataset, tmp_path, st
     assert second.state == "complete"
     assert heard == [1, 2, 3, 4]
     assert same(curve(tmp_path / "whole"), curve(tmp_path / "cut"))
-    one, other = checkpoint.load_last(tmp_path / "whole"), checkpoint.load_last(tmp_path / "cut")
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_end(one_directory, other_directory):
+    """Equal weights to the last bit, and equal images in every batch of every epoch."""
+    one, other = checkpoint.load_last(one_directory), checkpoint.load_last(other_directory)
     assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+    assert [epoch.batches for epoch in one.history] == [epoch.batches for epoch in other.history]
+    assert read_batches(one_directory) == read_batches(other_directory)
+    assert sorted(read_batches(one_directory)) == list(range(one.step))
+
+
+@pytest.mark.parametrize(("crash_at", "saved"), [(1, None), (8, 6)])
+def test_a_run_that_crashes_at_any_step_resumes_bit_by_bit(tiny_dataset, tmp_path, crash_at, saved):
+    """With a checkpoint every three steps, at most two steps are made again, and nothing differs afterwards."""
+    bench = Bench(tiny_dataset, checkpoint_steps=3, checkpoint_seconds=0.0)
+    bench.run(tmp_path / "whole")
+
+    def crashing(start_step):
+        yield from itertools.islice(bench.stream(start_step), crash_at)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        bench.run(tmp_path / "cut", stream=crashing)
+    state = checkpoint.load_last(tmp_path / "cut")
+    assert (state.step if state else None) == saved
+    assert bench.run(tmp_path / "cut", attempt=2).state == "complete"
+    assert same(curve(tmp_path / "whole"), curve(tmp_path / "cut"))
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_another_image_in_a_batch_shows_in_the_digests(tiny_dataset, tmp_path):
+    """A stream that swaps two images of one batch gives that step, and its epoch, another digest."""
+    bench = Bench(tiny_dataset)
+    bench.run(tmp_path / "right")
+
+    def swapping(start_step):
+        for step, batch in enumerate(bench.stream(start_step), start_step):
+            order = np.r_[1, 0, 2:BATCH] if step == 7 else np.arange(BATCH)
+            yield replace(batch, ids_n=batch.ids_n[order])
+
+    bench.run(tmp_path / "wrong", stream=swapping)
+    right, wrong = read_batches(tmp_path / "right"), read_batches(tmp_path / "wrong")
+    assert [step for step in right if right[step] != wrong[step]] == [7]
+    epochs = [[epoch.batches for epoch in checkpoint.load_last(tmp_path / name).history] for name in ("right", "wrong")]
+    assert [number for number in range(4) if epochs[0][number] != epochs[1][number]] == [1]
+
+
+def test_a_line_that_a_kill_cut_off_is_removed_and_a_false_repetition_is_refused(tiny_dataset, tmp_path):
+    """The next attempt writes its own lines whole; a step made twice with other images is an error, not a choice."""
+    bench = Bench(tiny_dataset)
+    bench.run(tmp_path / "run", hooks=Hooks(should_stop=lambda: True))
+    path = tmp_path / "run" / "batches.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + whole[:20])
+    assert list(read_batches(tmp_path / "run")) == [0]
+    bench.run(tmp_path / "run", attempt=2)
+    assert sorted(read_batches(tmp_path / "run")) == list(range(bench.plan.num_steps))
+    line = json.loads(whole)
+    path.write_text(path.read_text() + json.dumps(line | {"ranks": ["0" * 15 + "1"]}) + "\n")
+    with pytest.raises(StudyError, match="step 0 of run run was made twice"):
+        read_batches(tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tiny_dataset, tmp_path):

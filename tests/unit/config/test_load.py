@@ -13,6 +13,7 @@ from study.config import (
     PhantomSource,
     StudyConfig,
     check_study_file,
+    checkpoint_interval,
     config_warnings,
     config_yaml,
     load_config,
@@ -41,7 +42,7 @@ def test_defaults(write: Write) -> None:
         "mammogram",
     )
     assert (config.optim.lr, config.optim.weight_decay, config.optim.schedule) == (1e-3, 0.01, "cosine")
-    assert (config.train.epochs, config.train.batch_size, config.train.checkpoint_minutes) == (20, 32, 10)
+    assert (config.train.epochs, config.train.batch_size, config.train.checkpoint_every) == (20, 32, "10 minutes")
     assert config.search is None
     assert config.confirm is None
     assert (config.resources.workers, config.resources.concurrent) == (1, "auto")
@@ -258,3 +259,23 @@ def test_segments_by_intervals_of_a_number(write: Write) -> None:
     config = load_config(write(text))
     assert list(config.data.segments) == ["source", {"column": "age", "bins": [50, 60.5]}]
     assert load_config(write(config_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10 minutes", (600.0, 0)),
+        ("0.5 minutes", (30.0, 0)),
+        ("1 step", (0.0, 1)),
+        ("500 steps", (0.0, 500)),
+        ("epoch", (0.0, 0)),
+        ("0 steps", None),
+        ("-1 minutes", None),
+        ("1.5 steps", None),
+        ("10", None),
+        ("2 hours", None),
+    ],
+)
+def test_when_checkpoints_are_saved(text, found):
+    """A time, a number of steps or the epoch's end; whatever else stands there is a fault."""
+    assert checkpoint_interval(text) == found

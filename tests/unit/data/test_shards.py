@@ -209,3 +209,23 @@ def test_damaged_manifest_is_refused(dataset):
     (dataset / "manifest.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="cannot be read"):
         len(open_dataset(dataset))
+
+
+def test_a_shard_that_is_overwritten_while_in_use_is_named(tmp_path, make_dataset):
+    """Compressed rows that change under a running process are refused, with the shard's name."""
+    images = _images(4)
+    record = write_shard(tmp_path / "one.arrow", _contents(images), encoding="zstd")
+    root = make_dataset(tmp_path / "made")
+    about = json.loads((root / "dataset.json").read_text())
+    about |= {"image_hw": [SIZE, SIZE], "encoding": "zstd"}
+    about["shards"]["a.arrow"] = [record.rows, record.size_bytes, record.crc32]
+    (root / "dataset.json").write_text(json.dumps(about))
+    shard = root / "shards" / "a.arrow"
+    shard.write_bytes((tmp_path / "one.arrow").read_bytes())
+    opened = open_dataset(root)
+    np.testing.assert_array_equal(opened.pixels(np.array([2]))[0], images[2])
+    with shard.open("r+b") as file:
+        file.seek(0)
+        file.write(bytes(shard.stat().st_size))
+    with pytest.raises(InputError, match=r"shard a\.arrow changed while it was in use"):
+        opened.pixels(np.array([2]))
