@@ -40,7 +40,7 @@ def double_corrections(view: View) -> Iterator[tuple[str, str]]:
     for path, idle, loss in WEIGHTINGS:
         values = possible(path, view)
         weighting = [value for value in values if value == loss] if idle is None else [v for v in values if v != idle]
-        samplers = [name for name in _together("sampler.name", path, view) if name in BALANCING]
+        samplers = [name for name in together("sampler.name", path, view) if name in BALANCING]
         if not weighting or not samplers or (loss and loss not in possible("loss.name", view)):
             continue
         is_raw = "raw" in possible("loss.class_weight_source", view)
@@ -85,7 +85,7 @@ def loss_advice(view: View) -> Iterator[str]:
             yield text
 
 
-def _together(path: str, other: str, view: View) -> list[Any]:
+def together(path: str, other: str, view: View) -> list[Any]:
     """Values of a choice that can meet ``other``: a condition of ``other`` in the search leaves some out."""
     wanted = _conditions(other, view).get(path)
     return [value for value in possible(path, view) if wanted is None or value in wanted]

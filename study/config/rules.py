@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Final
 
 from study.config.data_rules import classes_of, data_advice, data_faults
-from study.config.loss_rules import either, loss_advice, loss_faults, possible
+from study.config.loss_rules import either, loss_advice, loss_faults, possible, together
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
 from study.config.pixels import pixel_faults
 from study.config.task_rules import task_faults
@@ -26,6 +26,8 @@ OWNED: Final = (
     ("optim.step_factor", 0.1, "optim.schedule", ("step", "plateau")),
     ("optim.plateau_epochs", 5, "optim.schedule", ("plateau",)),
     ("optim.momentum", 0.9, "optim.name", ("sgd",)),
+    ("augment.mode", "fast", "augment.policy", ("mammogram", "multitask", "fundus")),
+    ("augment.device", "cpu", "augment.policy", ("mammogram", "multitask", "fundus")),
     ("loss.class_weight_beta", 0.9999, "loss.class_weights", ("effective_number",)),
     ("loss.drw_start", 0.8, "loss.drw", (True,)),
     ("loss.drw_beta", 0.9999, "loss.drw", (True,)),
@@ -48,8 +50,19 @@ def rule_faults(view: View) -> list[Fault]:
             task_faults(view),
             _budget_faults(view),
             metric_faults(view),
+            _augment_faults(view),
         )
     )
+
+
+def _augment_faults(view: View) -> Iterator[Fault]:
+    """Mode ``compatible`` on the training device, whether by the fixed values or by a trial of the search."""
+    can_meet = "train" in together("augment.device", "augment.mode", view)
+    is_left = "train" in possible("augment.device", view) and view.get("augment.mode") == "compatible"
+    if "compatible" in possible("augment.mode", view) and (can_meet or is_left):
+        yield Fault(
+            "augment.mode", "'compatible' is albumentations, which runs on CPU workers; expected augment.device cpu"
+        )
 
 
 def _source_faults(view: View) -> Iterator[Fault]:

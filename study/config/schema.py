@@ -73,9 +73,13 @@ class SamplerConfig(Section):
 
 
 class AugmentConfig(Section):
-    """The augmentation policy of training images."""
+    """The augmentation policy of training images.
+
+    ``fast`` and ``compatible`` differ in how often a picture is interpolated, not in what is drawn.
+    """
 
     policy: Literal["none", "mammogram", "multitask", "fundus"] = "mammogram"
+    mode: Literal["fast", "compatible"] = "fast"
 
 
 class OptimConfig(Section):

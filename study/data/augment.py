@@ -1,7 +1,9 @@
 """Augmentation as a pure function of (image, seed, draw), and contact sheets of it.
 
-Images stay integers with the channels they have (float32 with three channels costs five times as much as uint8 with
-one), OpenCV runs with one thread, and :func:`tune_malloc` spares the allocator a system call for every temporary image.
+Two modes with the same probabilities and ranges. ``fast`` moves a picture once, by one composed warp, and changes its
+levels by one table; ``compatible`` is albumentations' own output, step by step. Images stay integers with the channels
+they have (float32 with three channels costs five times as much as uint8 with one), OpenCV runs with one thread, and
+:func:`tune_malloc` spares the allocator a system call for every temporary image.
 """
 
 import ctypes
@@ -14,12 +16,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.augment_levels import relevelled
 from study.data.augment_policies import POLICIES, Kind, library
+from study.data.augment_recipe import draw_recipe, mixed_key
+from study.data.augment_spec import SPECS
 from study.data.augment_transforms import Pixels
+from study.data.augment_warp import warped
 from study.errors import InputError
 
-__all__ = ["POLICIES", "Augment", "contact_sheet", "make_augment", "mixed_key", "tune_malloc"]
+__all__ = ["MODES", "POLICIES", "Augment", "contact_sheet", "make_augment", "tune_malloc"]
 
+MODES: Final = ("fast", "compatible")
 SHEET_CELL: Final = 160  # px, the longer side of one picture on a contact sheet
 SHEET_DRAWS: Final = 7
 SHEET_GAP: Final = 4
@@ -35,20 +42,24 @@ class Augment:
         policy: its name in ``POLICIES``.
         shape: of the images, (H, W) or (H, W, 3).
         dtype: of the images, uint8 or uint16.
+        mode: one of ``MODES``.
     """
 
-    def __init__(self, policy: str, *, shape: tuple[int, ...], bits: int = 8) -> None:
+    def __init__(self, policy: str, *, shape: tuple[int, ...], bits: int = 8, mode: str = "fast") -> None:
         self.policy = policy
         self.shape = shape
         self.bits = bits
+        self.mode = mode
         self.dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+        if mode == "fast":
+            cv2.setNumThreads(0)  # one reader per core is faster than many threads per reader
 
-    def __reduce__(self) -> tuple[Callable[..., "Augment"], tuple[str, tuple[int, ...], int]]:
-        return _rebuild, (self.policy, self.shape, self.bits)
+    def __reduce__(self) -> tuple[Callable[..., "Augment"], tuple[str, dict[str, Any]]]:
+        return _rebuild, (self.policy, {"shape": self.shape, "bits": self.bits, "mode": self.mode})
 
     @functools.cached_property
     def pipeline(self) -> Any:
-        """The albumentations pipeline; ``None`` for a policy without transforms."""
+        """The albumentations pipeline of mode ``compatible``; ``None`` for a policy without transforms."""
         transforms = POLICIES[self.policy](Kind(image_hw=(self.shape[0], self.shape[1]), bits=self.bits))
         return library().Compose(transforms, seed=0) if transforms else None
 
@@ -67,55 +78,106 @@ class Augment:
         Raises:
             InputError: the image has another shape or type.
         """
-        if image.shape != self.shape or image.dtype != self.dtype:
-            expected = f"{self.dtype} {list(self.shape)}"
-            raise InputError(f"image of shape {image.shape}, {image.dtype}; expected {expected}")
-        if self.pipeline is None:
+        self._check(image, self.shape)
+        if self.policy == "none":
             return image
+        out = np.empty(self.shape, self.dtype)
+        self._augment(image, out, seed=seed, draw=draw)
+        return out
+
+    def block(
+        self, images_nhw: Pixels, *, seed: int, draws_n: Sequence[int] | NDArray[Any], out: Pixels | None = None
+    ) -> Pixels:
+        """Augment many images: the same bytes as one call for each.
+
+        Args:
+            images_nhw: [N, H, W] or [N, H, W, 3]; they are not changed.
+            seed: seed of the run, >= 0.
+            draws_n: number of the draw of each image, >= 0.
+            out: memory for the result, of the images' shape and type and C order; must not overlap them.
+
+        Returns:
+            ``out``, or new memory without one; for a policy without transforms and without ``out`` the images
+            themselves.
+
+        Raises:
+            InputError: images or ``out`` have another shape or type, or there are not as many draws as images.
+        """
+        self._check(images_nhw, (len(images_nhw), *self.shape))
+        if len(draws_n) != len(images_nhw):
+            raise InputError(f"{len(draws_n)} draws for {len(images_nhw)} images; expected one for each")
+        if out is not None:
+            self._check(out, images_nhw.shape)
+            if not out.flags.c_contiguous or np.may_share_memory(out, images_nhw):
+                raise InputError("memory of the result is not in C order, or that of the images; expected its own")
+        if self.policy == "none" and out is None:
+            return images_nhw
+        made = np.empty(images_nhw.shape, self.dtype) if out is None else out
+        if self.policy == "none":
+            np.copyto(made, images_nhw)
+            return made
+        for image, target, draw in zip(images_nhw, made, draws_n, strict=True):
+            self._augment(image, target, seed=seed, draw=int(draw))
+        return made
+
+    def _check(self, images: Pixels, shape: tuple[int, ...]) -> None:
+        if images.shape != shape or images.dtype != self.dtype:
+            raise InputError(f"image of shape {images.shape}, {images.dtype}; expected {self.dtype} {list(shape)}")
+
+    def _augment(self, image: Pixels, out: Pixels, *, seed: int, draw: int) -> None:
+        if self.mode == "fast":
+            hw = (self.shape[0], self.shape[1])
+            recipe = draw_recipe(SPECS[self.policy], image_hw=hw, seed=seed, draw=draw)
+            warped(image, recipe, out)
+            relevelled(out, recipe)
+            return
         # One generator for all transforms: seeding the pipeline by number would give each its own copy of one stream,
         # and an image with one transform would get every other that is at least as likely.
         key = mixed_key(seed, draw)
         self.pipeline.set_random_state(np.random.Generator(np.random.Philox(key=key)), random.Random(key))
-        return np.ascontiguousarray(self.pipeline(image=image)["image"])
+        np.copyto(out, self.pipeline(image=image)["image"])
 
 
-def make_augment(policy: str, *, image_hw: tuple[int, int], channels: int = 1, bits: int = 8) -> Augment:
+def make_augment(
+    policy: str, *, image_hw: tuple[int, int], channels: int = 1, bits: int = 8, mode: str = "fast"
+) -> Augment:
     """Make the augmentation of a policy for images of height and width ``image_hw``, in px.
 
     Raises:
-        InputError: unknown policy, a size below 1, or other than 1 or 3 channels of 8 or 16 bits.
+        InputError: unknown policy or mode, a size below 1, or other than 1 or 3 channels of 8 or 16 bits.
     """
     if policy not in POLICIES:
         raise InputError(f"augment.policy is {policy!r}; expected one of {', '.join(POLICIES)}", "edit augment.policy")
+    if mode not in MODES:
+        raise InputError(f"augment.mode is {mode!r}; expected one of {', '.join(MODES)}", "edit augment.mode")
     if min(image_hw) < 1:
         raise InputError(f"image size is {image_hw} pixels; expected at least 1 by 1", "edit data.image_size")
     if channels not in (1, 3) or bits not in (8, 16):
         raise InputError(f"images of {channels} channels and {bits} bits; expected 1 or 3 channels of 8 or 16 bits")
-    return Augment(policy, shape=tuple(image_hw) if channels == 1 else (*image_hw, channels), bits=bits)
+    return Augment(policy, shape=tuple(image_hw) if channels == 1 else (*image_hw, channels), bits=bits, mode=mode)
 
 
-def contact_sheet(policy: str, images: Sequence[Pixels], seed: int) -> NDArray[np.uint8]:
+def contact_sheet(policy: str, images: Sequence[Pixels], seed: int, *, mode: str = "fast") -> NDArray[np.uint8]:
     """Pictures beside what a policy makes of them: a row per image, first as it is, then draws 0, 1, 2 and so on.
 
     Args:
         policy: its name in ``POLICIES``.
         images: uint8 or uint16 [H, W] or [H, W, 3]; sizes may differ, channels not.
         seed: as for :class:`Augment`.
+        mode: one of ``MODES``.
 
     Returns:
         uint8 [h, w] or [h, w, 3], on a grey ground.
 
     Raises:
-        InputError: no images, or an unknown policy.
+        InputError: no images, or an unknown policy or mode.
     """
     if not images:
         raise InputError("a contact sheet of no images", "name at least one image")
     rows = []
     for image in images:
-        bits = 8 * image.dtype.itemsize
-        augment = make_augment(
-            policy, image_hw=image.shape[:2], channels=image.shape[2] if image.ndim == 3 else 1, bits=bits
-        )
+        bits, channels = 8 * image.dtype.itemsize, image.shape[2] if image.ndim == 3 else 1
+        augment = make_augment(policy, image_hw=image.shape[:2], channels=channels, bits=bits, mode=mode)
         rows.append([image, *(augment(image, seed=seed, draw=draw) for draw in range(SHEET_DRAWS))])
     step = SHEET_CELL + SHEET_GAP
     size = (len(rows) * step + SHEET_GAP, (1 + SHEET_DRAWS) * step + SHEET_GAP, *images[0].shape[2:])
@@ -136,21 +198,8 @@ def _cell(picture: Pixels) -> NDArray[np.uint8]:
     return np.asarray(small if small.dtype == np.uint8 else small >> 8, dtype=np.uint8)
 
 
-def mixed_key(seed: int, draw: int) -> int:
-    """A 64-bit key in which every bit depends on every bit of seed and draw (splitmix64, applied twice)."""
-    return _splitmix(_splitmix(seed) ^ draw)
-
-
-def _splitmix(value: int) -> int:
-    mask = (1 << 64) - 1
-    mixed = (value + 0x9E3779B97F4A7C15) & mask
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-    return mixed ^ (mixed >> 31)
-
-
-def _rebuild(policy: str, shape: tuple[int, ...], bits: int) -> Augment:
-    return Augment(policy, shape=shape, bits=bits)
+def _rebuild(policy: str, options: dict[str, Any]) -> Augment:
+    return Augment(policy, **options)
 
 
 def tune_malloc() -> bool:

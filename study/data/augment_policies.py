@@ -1,7 +1,4 @@
-"""The augmentation policies, as lists of albumentations transforms.
-
-docs/pictures.md has them as tables, with what the papers print and what is our reading.
-"""
+"""The augmentation policies as lists of albumentations transforms, with the numbers of ``SPECS``."""
 
 import functools
 import os
@@ -11,7 +8,8 @@ from typing import Any, Final
 
 import cv2
 
-from study.data.augment_transforms import level_transforms, place_transforms
+from study.data.augment_spec import CLAHE_TILES, GRID_STEPS, PIXEL_DROPOUT_RATE, SPECS
+from study.data.augment_transforms import half_turn, level_transforms, quick_transforms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,58 +42,63 @@ def _none(_kind: Kind) -> list[Any]:
 def _mammogram(kind: Kind) -> list[Any]:
     """Geometry, then exposure, then occlusion, with the probabilities and ranges of paper ordinal, section 2.2.
 
-    Not in the paper and taken from the library: probability 0.5 of rotation by 90 degrees and of both flips, the limit
-    0.3 and 5 steps of the grid distortion, 1 % dropped pixels, lightness of the sharpened image, and that a single clip
-    limit means the range from 1. One scale for both axes, since the paper says that the breast is never stretched. A
-    frame that is not square is turned by 180 degrees alone, as often as a square one.
+    A frame that is not square is turned by 180 degrees alone, as often as a square one.
     """
-    albumentations, own = library(), place_transforms(library())
+    albumentations, quick = library(), quick_transforms(library())
+    spec: Any = SPECS["mammogram"]  # its ranges are all there
     border = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0}  # zero padding
+    turn = quick["RandomRotate90"](p=spec.turn) if kind.is_square else half_turn(albumentations)(p=spec.turn / 4)
     return [
-        albumentations.RandomRotate90(p=0.5) if kind.is_square else own["HalfTurn"](p=0.125),
-        albumentations.HorizontalFlip(p=0.5),
-        albumentations.VerticalFlip(p=0.5),
+        turn,
+        albumentations.HorizontalFlip(p=spec.flip_x),
+        albumentations.VerticalFlip(p=spec.flip_y),
         albumentations.Affine(
-            translate_percent=(-0.0625, 0.0625), scale=(0.9, 1.1), keep_ratio=True, rotate=(-45, 45), p=0.35, **border
+            translate_percent=(-spec.move.shift, spec.move.shift),
+            scale=spec.move.zoom,
+            keep_ratio=True,
+            rotate=(-spec.move.rotate, spec.move.rotate),
+            p=spec.move.p,
+            **border,
         ),
-        albumentations.OpticalDistortion(distort_limit=(-0.3, 0.3), p=0.5, **border),
-        albumentations.GridDistortion(num_steps=5, distort_limit=(-0.3, 0.3), p=0.2, **border),
-        _clahe(kind)(clip_limit=1.5, p=0.35),
-        albumentations.RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.2, p=0.5),
-        _gamma(kind)(gamma_limit=(80, 120), p=0.5),  # percent: gamma from 0.8 to 1.2
-        albumentations.Sharpen(alpha=(0.02, 0.2), p=0.35),
-        own["SparsePixelDropout"](p=0.3),
-        albumentations.GridDropout(ratio=0.35, p=0.1),
+        quick["OpticalDistortion"](distort_limit=(spec.lens.low, spec.lens.high), p=spec.lens.p, **border),
+        quick["GridDistortion"](
+            num_steps=GRID_STEPS, distort_limit=(spec.grid.low, spec.grid.high), p=spec.grid.p, **border
+        ),
+        _clahe(kind)(
+            clip_limit=(spec.clahe.low, spec.clahe.high), tile_grid_size=(CLAHE_TILES, CLAHE_TILES), p=spec.clahe.p
+        ),
+        albumentations.RandomBrightnessContrast(
+            brightness_limit=spec.contrast.brightness, contrast_limit=spec.contrast.contrast, p=spec.contrast.p
+        ),
+        _gamma(kind, "mammogram"),
+        albumentations.Sharpen(alpha=spec.sharpening.alpha, lightness=spec.sharpening.lightness, p=spec.sharpening.p),
+        quick["PixelDropout"](dropout_prob=PIXEL_DROPOUT_RATE, p=spec.dropout),
+        albumentations.GridDropout(ratio=spec.holes_ratio, p=spec.holes),
     ]
 
 
 def _multitask(_kind: Kind) -> list[Any]:
-    """Translation, zoom and vertical flip, each with probability 0.5, after paper multitask, section 3.2.
-
-    No shear and no horizontal flip, as the paper says. It gives no ranges; ours are a tenth of each side and zoom by
-    0.8 to 1.2. What comes in from outside is black.
-    """
+    """Translation, zoom and vertical flip, after paper multitask, section 3.2; what comes in from outside is black."""
     albumentations = library()
+    spec: Any = SPECS["multitask"]
     border = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0}
+    limits = (-spec.move.shift, spec.move.shift)
     return [
-        albumentations.Affine(translate_percent={"x": (-0.1, 0.1), "y": (-0.1, 0.1)}, p=0.5, **border),
-        albumentations.Affine(scale=(0.8, 1.2), keep_ratio=True, p=0.5, **border),
-        albumentations.VerticalFlip(p=0.5),
+        albumentations.Affine(translate_percent={"x": limits, "y": limits}, p=spec.move.p, **border),
+        albumentations.Affine(scale=spec.zoom.zoom, keep_ratio=True, p=spec.zoom.p, **border),
+        albumentations.VerticalFlip(p=spec.flip_y),
     ]
 
 
 def _fundus(kind: Kind) -> list[Any]:
-    """Gamma, sigmoid contrast and flips, each with probability 0.5, after paper imbalance, appendix B.2.2.
-
-    Gamma 0.5 to 1.5; gain 5 to 10, which is that of a sigmoid around the middle of the range; both axes flip on their
-    own.
-    """
+    """Gamma, sigmoid contrast and flips, after paper imbalance, appendix B.2.2; both axes flip on their own."""
     albumentations = library()
+    spec: Any = SPECS["fundus"]
     return [
-        _gamma(kind)(gamma_limit=(50, 150), p=0.5),
-        level_transforms(albumentations)["SigmoidContrast"](p=0.5),
-        albumentations.HorizontalFlip(p=0.5),
-        albumentations.VerticalFlip(p=0.5),
+        _gamma(kind, "fundus"),
+        level_transforms(albumentations)["SigmoidContrast"](p=spec.gain.p),
+        albumentations.HorizontalFlip(p=spec.flip_x),
+        albumentations.VerticalFlip(p=spec.flip_y),
     ]
 
 
@@ -111,5 +114,7 @@ def _clahe(kind: Kind) -> Any:
     return library().CLAHE if kind.bits == 8 else level_transforms(library())["DeepCLAHE"]
 
 
-def _gamma(kind: Kind) -> Any:
-    return library().RandomGamma if kind.bits == 8 else level_transforms(library())["DeepGamma"]
+def _gamma(kind: Kind, policy: str) -> Any:
+    spec: Any = SPECS[policy]
+    made = library().RandomGamma if kind.bits == 8 else level_transforms(library())["DeepGamma"]
+    return made(gamma_limit=(100 * spec.gamma.low, 100 * spec.gamma.high), p=spec.gamma.p)  # in percent

@@ -45,6 +45,7 @@ class StreamSettings:
     fingerprint: str
     policy: str
     seed: int
+    mode: str = "fast"
     task_cpus: float = 1.0
 
 
@@ -146,10 +147,7 @@ def _augmented(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
     dataset, augment = _loaded(settings)
     pixels_nhw = dataset.pixels(rows)
-    images_nhw = np.empty_like(pixels_nhw)
-    for i, draw in enumerate(draws):
-        images_nhw[i] = augment(pixels_nhw[i], seed=settings.seed, draw=int(draw))
-    return images_nhw, dataset.id_hashes_n[rows]
+    return augment.block(pixels_nhw, seed=settings.seed, draws_n=draws), dataset.id_hashes_n[rows]
 
 
 @lru_cache(maxsize=4)
@@ -162,7 +160,11 @@ def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
             f"{shown(settings.root)} was prepared again while it was in use", "resume the study with its own data"
         )
     return dataset, make_augment(
-        settings.policy, image_hw=dataset.image_hw, channels=dataset.channels, bits=dataset.bits
+        settings.policy,
+        image_hw=dataset.image_hw,
+        channels=dataset.channels,
+        bits=dataset.bits,
+        mode=settings.mode,
     )
 
 

@@ -160,6 +160,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
         root=config.data.prepared,
         fingerprint=parts.dataset.fingerprint,
         policy=config.augment.policy,
+        mode=config.augment.mode,
         seed=spec.seed,
         task_cpus=min(1.0, config.resources.cpus_per_worker),
     )

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from study.data.augment import POLICIES, make_augment, mixed_key, tune_malloc
+from study.data.augment import MODES, POLICIES, make_augment, tune_malloc
 from study.data.augment_policies import Kind
-from study.data.augment_transforms import PIXEL_DROPOUT_RATE
+from study.data.augment_recipe import mixed_key
 from study.errors import InputError
 
 # name of the transform: probability printed in paper ordinal, section 2.2 (rotation and flips: 0.5, not printed there)
@@ -25,7 +25,7 @@ PROBABILITIES = {
     "RandomBrightnessContrast": 0.5,
     "RandomGamma": 0.5,
     "Sharpen": 0.35,
-    "SparsePixelDropout": 0.3,
+    "PixelDropout": 0.3,
     "GridDropout": 0.1,
 }
 SIZE = 48
@@ -33,8 +33,8 @@ KIND = Kind(image_hw=(SIZE, SIZE))
 CALL = (
     "import hashlib, numpy as np; from study.data.augment import make_augment;"
     "image = (np.arange(48 * 48) % 251).astype(np.uint8).reshape(48, 48);"
-    "augment = make_augment('mammogram', image_hw=(48, 48));"
-    "print([hashlib.sha256(augment(image, seed=3, draw=draw)).hexdigest() for draw in (11, 10**9, 5)])"
+    "print([[hashlib.sha256(make_augment('mammogram', image_hw=(48, 48), mode=mode)(image, seed=3, draw=draw))"
+    ".hexdigest() for draw in (11, 10**9, 5)] for mode in ('fast', 'compatible')])"
 )
 
 
@@ -42,10 +42,10 @@ def _image(size=SIZE):
     return (np.arange(size * size) % 251).astype(np.uint8).reshape(size, size)
 
 
-@pytest.fixture(scope="module")
-def augment():
-    """The mammogram policy at 48 pixels."""
-    return make_augment("mammogram", image_hw=(SIZE, SIZE))
+@pytest.fixture(scope="module", params=MODES)
+def augment(request):
+    """The mammogram policy at 48 pixels, in each mode."""
+    return make_augment("mammogram", image_hw=(SIZE, SIZE), mode=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def applied():
     """Which transforms 2,000 draws got, with their parameters."""
     import albumentations
 
-    augment = make_augment("mammogram", image_hw=(SIZE, SIZE))
+    augment = make_augment("mammogram", image_hw=(SIZE, SIZE), mode="compatible")
     spy = _Spy(albumentations.Compose(POLICIES["mammogram"](KIND), seed=0, save_applied_params=True))
     augment.pipeline = spy
     for draw in range(2000):
@@ -73,11 +73,15 @@ class _Spy:
         return result
 
 
-def test_same_bytes_in_another_process_and_order(augment):
+def test_same_bytes_in_another_process_and_order():
     """Seed and draw alone decide the pixels: a fresh interpreter and another order of calls give the same bytes."""
-    here = {draw: hashlib.sha256(augment(_image(), seed=3, draw=draw)).hexdigest() for draw in (5, 11, 7, 10**9)}
+    wanted = []
+    for mode in MODES:
+        augment = make_augment("mammogram", image_hw=(SIZE, SIZE), mode=mode)
+        here = {draw: hashlib.sha256(augment(_image(), seed=3, draw=draw)).hexdigest() for draw in (5, 11, 7, 10**9)}
+        wanted.append([here[11], here[10**9], here[5]])
     shown = subprocess.run([sys.executable, "-c", CALL], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == str([here[11], here[10**9], here[5]])
+    assert shown.strip() == str(wanted)
 
 
 def test_no_network_look_up_on_import():
@@ -100,11 +104,12 @@ def test_draws_and_seeds_differ(augment):
     assert len(pictures) > 190
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [16, SIZE, 65])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_shape_type_and_input_are_kept(policy, size):
+def test_shape_type_and_input_are_kept(policy, size, mode):
     """An augmented image is uint8 of the same size, contiguous, and the given one is unchanged."""
-    augment, image = make_augment(policy, image_hw=(size, size)), _image(size)
+    augment, image = make_augment(policy, image_hw=(size, size), mode=mode), _image(size)
     image.setflags(write=False)
     for draw in range(40):
         out = augment(image, seed=0, draw=draw)
@@ -166,22 +171,6 @@ def test_declared_limits():
         assert (made[name].border_mode, made[name].fill) == (0, 0)
 
 
-def test_pixel_dropout_rate():
-    """The sparse dropout sets pixels to 0 at its rate, everywhere alike, and leaves the others."""
-    import albumentations
-
-    dropout = next(t for t in POLICIES["mammogram"](KIND) if type(t).__name__ == "SparsePixelDropout")
-    dropout.p = 1.0
-    pipeline = albumentations.Compose([dropout], seed=4)
-    image = np.full((128, 128), 7, dtype=np.uint8)
-    dropped = np.stack([pipeline(image=image)["image"] == 0 for _ in range(60)])
-    rate = PIXEL_DROPOUT_RATE
-    assert dropped.mean() == pytest.approx(rate, abs=4 * np.sqrt(rate / dropped.size))
-    assert dropped[:, :64].mean() == pytest.approx(dropped[:, 64:].mean(), abs=6 * np.sqrt(rate / dropped.size))
-    counts = dropped.sum(axis=(1, 2))
-    assert counts.std() == pytest.approx(np.sqrt(128 * 128 * rate * (1 - rate)), rel=0.4)
-
-
 def test_pickled_augment_gives_the_same_pixels(augment):
     """An augment that was sent to another process does the same there."""
     sent = pickle.dumps(augment)
@@ -206,7 +195,9 @@ def test_other_images_are_refused(augment, image):
 
 
 def test_unknown_policy_is_refused():
-    """An unknown policy is refused with the known ones; so is a size that is none."""
+    """An unknown policy or mode is refused with the known ones; so is a size that is none."""
+    with pytest.raises(InputError, match=r"augment\.mode is 'quick'; expected one of fast, compatible"):
+        make_augment("none", image_hw=(8, 8), mode="quick")
     with pytest.raises(InputError, match="'mamogram'; expected one of none, mammogram"):
         make_augment("mamogram", image_hw=(8, 8))
     with pytest.raises(InputError, match="at least 1 by 1"):

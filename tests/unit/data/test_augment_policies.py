@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from study.data.augment import POLICIES, contact_sheet, make_augment
+from study.data.augment import MODES, POLICIES, contact_sheet, make_augment
 from study.data.augment_policies import Kind, library
-from study.data.augment_transforms import level_transforms, place_transforms
+from study.data.augment_transforms import half_turn, level_transforms, quick_transforms
 from study.errors import InputError
 
 HW = (64, 40)
@@ -92,28 +92,30 @@ def test_sigmoid_contrast_is_the_formula():
         np.testing.assert_allclose(contrast.apply(image, gain=7.0), expected, atol=0.51)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("hw", [(64, 40), (40, 64), (48, 48)])
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (1, 16), (3, 16)])
-def test_all_shapes_and_depths(policy, hw, channels, bits):
+def test_all_shapes_and_depths(policy, hw, channels, bits, mode):
     """A policy changes shape or type, or its argument, or depends on more than seed and draw."""
     augment, image = (
-        make_augment(policy, image_hw=hw, channels=channels, bits=bits),
+        make_augment(policy, image_hw=hw, channels=channels, bits=bits, mode=mode),
         picture(hw, channels=channels, bits=bits),
     )
     before = image.copy()
     image.setflags(write=False)
-    outs = [augment(image, seed=3, draw=draw) for draw in range(30)]
+    outs = [augment(image, seed=3, draw=draw) for draw in range(20)]
     assert {(out.shape, out.dtype) for out in outs} == {(image.shape, image.dtype)}
     assert all(out.flags.c_contiguous for out in outs)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(augment(image, seed=3, draw=7), outs[7])
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("policy", ["mammogram", "multitask", "fundus"])
-def test_sixteen_bits_are_treated_like_eight(policy):
+def test_sixteen_bits_are_treated_like_eight(policy, mode):
     """A 16-bit picture is augmented otherwise than the same picture in 8 bits."""
-    eight, sixteen = (make_augment(policy, image_hw=(64, 64), bits=bits) for bits in (8, 16))
+    eight, sixteen = (make_augment(policy, image_hw=(64, 64), bits=bits, mode=mode) for bits in (8, 16))
     image = picture((64, 64))
     changes = []
     for draw in range(120):
@@ -131,13 +133,12 @@ def test_turns_keep_the_frame(hw):
     assert ("RandomRotate90" in names) == (hw[0] == hw[1])
     assert ("HalfTurn" in names) == (hw[0] != hw[1])
     image = picture(hw)
-    half_turn = place_transforms(library())["HalfTurn"](p=1.0)
-    np.testing.assert_array_equal(half_turn.apply(image), image[::-1, ::-1])
+    np.testing.assert_array_equal(half_turn(library())(p=1.0).apply(image), image[::-1, ::-1])
 
 
 def test_dropout_drops_whole_pixels_of_colour():
     """Pixel dropout blackens single channels of a colour picture."""
-    dropout = place_transforms(library())["SparsePixelDropout"](p=1.0)
+    dropout = quick_transforms(library())["PixelDropout"](p=1.0)
     out = library().Compose([dropout], seed=0)(image=np.full((64, 64, 3), 9, dtype=np.uint8))["image"]
     dropped = out == 0
     assert dropped.any()
