@@ -60,7 +60,7 @@ def is_exact(recipe: Recipe) -> bool:
 
 
 def is_bent(recipe: Recipe) -> bool:
-    """Whether grid or lens change anything; without an amount they do not (the library's lens moves by half a pixel)."""
+    """Whether grid or lens change anything; without an amount they do not (the library's lens shifts half a pixel)."""
     return bool(recipe.lens) or _bends(recipe.grid)
 
 

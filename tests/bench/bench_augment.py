@@ -13,10 +13,10 @@ import time
 import cv2
 import numpy as np
 import pytest
-from tests.bench.bench_shards import breast
 
 from study.data.augment import make_augment, tune_malloc
 from study.data.augment_policies import library
+from tests.bench.bench_shards import breast
 
 PICTURES, REPETITIONS = 24, 7
 TARGETS = {512: 2.0, 1024: 1.6}  # fast mode
