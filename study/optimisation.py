@@ -22,7 +22,7 @@ class TrainSettings:
     the head alone learns. ``patience`` ends a run whose metric has not become better for so many epochs. ``ema_decay``
     averages the weights (see :class:`WeightAverage`). ``channels_last`` auto takes that memory layout on GPUs, where it
     is faster. A rank's share of ``batch_size`` goes through the network in ``accumulate`` parts, which need less memory
-    and leave the loss as it is.
+    and leave the loss as it is. ``compile`` auto compiles the network on GPUs if ``compile_pays``.
     """
 
     epochs: int
@@ -47,6 +47,8 @@ class TrainSettings:
     channels_last: Literal["auto"] | bool = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: int = 1
+    compile: Literal["auto"] | bool = "auto"
+    compile_pays: bool = False
     checkpoint_seconds: float = 600.0
     checkpoint_steps: int = 0
 

@@ -21,11 +21,17 @@ BETA_CLASSES: Final = (3, 14)  # for so many the shapes of soft_label_beta are p
 # Settings by which a loss weights classes: path, the value that does not, and the loss whose nature it is.
 WEIGHTINGS: Final = (("loss.class_weights", "none", None), ("loss.name", None, "cb"), ("loss.drw", False, "ldam"))
 
+# Losses of the whole batch, and why their gradients must not be accumulated: as the losses themselves say.
+BATCH_LEVEL: Final = ("wk", "mce_wk", "soft_f1", "soft_mcc", "ce_f1", "ce_mcc")
+WHY_NOT: Final = (
+    "it is a function of sums over the whole batch, and the function of two halves is not that of their union"
+)
+
 
 def possible(path: str, view: View) -> list[Any]:
     """Values that a choice can take in the search, or the fixed one."""
     node = _node(path, view)
-    searched = node.get("choice")
+    searched = node.get("choice", node.get("int"))
     values = list(searched) if isinstance(searched, list | tuple) else [view.get(path)]
     return [value for value in values if value is not None]
 
@@ -52,11 +58,28 @@ def double_corrections(view: View) -> Iterator[tuple[str, str]]:
         )
 
 
+def accumulation_faults(view: View) -> Iterator[Fault]:
+    """Gradients of parts are refused for losses of the whole batch."""
+    count, name = view.number("train.accumulate"), view.get("loss.name")
+    if count is not None and count > 1 and name in BATCH_LEVEL:
+        yield Fault("train.accumulate", f"{count}: loss {name} cannot be accumulated: {WHY_NOT}; expected 1")
+    if not _node("train.accumulate", view) or not _node("loss.name", view):
+        return  # with one of them fixed, each value of the other is checked by itself
+    counts = [count for count in together("train.accumulate", "loss.name", view) if count != 1]
+    names = [name for name in together("loss.name", "train.accumulate", view) if name in BATCH_LEVEL]
+    if counts and names:
+        yield Fault(
+            "search.space.train.accumulate",
+            f"loss {either(names)} cannot be accumulated: {WHY_NOT}; add when: {{loss.name: [...]}} without it",
+        )
+
+
 def loss_faults(view: View) -> Iterator[Fault]:
-    """Parameters that do not fit the task's classes; with ``strict: true``, a double correction is a fault, too."""
+    """What cannot be: parameters and classes, accumulation; with ``strict: true``, double corrections, too."""
     classes = classes_of(view)
     if classes is not None:
         yield from _class_faults(view, len(classes))
+    yield from accumulation_faults(view)
     if view.get("strict") is True:
         for path, text in double_corrections(view):
             yield Fault(path, text.removeprefix(f"{path} "))

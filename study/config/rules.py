@@ -109,6 +109,9 @@ def _budget_faults(view: View) -> Iterator[Fault]:
     batch, workers = view.number("train.batch_size"), view.number("resources.workers")
     if batch is not None and workers is not None and batch % workers:
         yield Fault("train.batch_size", f"{batch}: expected a multiple of resources.workers, which is {workers}")
+    parts = view.number("train.accumulate")
+    if batch is not None and workers and parts is not None and parts > max(1, batch // workers):
+        yield Fault("train.accumulate", f"{parts}: expected at most a worker's {batch // workers} images of a batch")
 
 
 def metric_faults(view: View) -> Iterator[Fault]:

@@ -107,8 +107,9 @@ class TrainConfig(Section):
 
     ``checkpoint_every`` is ``10 minutes``, ``500 steps``, or ``epoch``; one is saved at the end of each epoch anyway.
     ``patience`` ends a run whose metric has not become better for so many epochs; ``ema_decay`` validates and keeps a
-    moving average of the weights. ``metric`` picks the best epoch of a study that searches nothing; a search has its
-    own, and this one stays null.
+    moving average of the weights. ``accumulate`` parts of a batch pass the network one after the other; ``compile``
+    auto compiles it on a GPU where that pays. ``metric`` picks the best epoch of a study that searches nothing; a
+    search has its own, and this one stays null.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
@@ -118,6 +119,8 @@ class TrainConfig(Section):
     patience: Count | None = None
     ema_decay: Fraction | None = None
     channels_last: Literal["auto"] | bool = "auto"
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = 1
+    compile: Literal["auto"] | bool = "auto"
     metric: str | None = None
 
 

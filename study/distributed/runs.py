@@ -25,6 +25,7 @@ from study.inference import Predictions, prediction_metrics, prediction_table
 from study.models import make_model
 from study.optimisation import TrainSettings, seed_step
 from study.training import RunParts, check_identity, predict
+from study.training.compiling import compile_pays
 from study.types import RunOutcome, SplitName
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         image_hw=dataset.image_hw,
         make_head=criterion.make_head,
     )
-    settings = _settings(config, steps=epoch_steps, seed=seed)
+    settings = _settings(config, steps=epoch_steps, seed=seed, image_hw=dataset.image_hw)
     identity = _identity(config, dataset, seed=seed)
     parts = RunParts(
         network=network, criterion=criterion, dataset=dataset, settings=settings, targets=targets, identity=identity
@@ -140,7 +141,7 @@ def evaluate_best(
     return RunOutcome(state="complete", best_epoch=state.best_epoch, metrics=metrics, checkpoint=str(directory))
 
 
-def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
+def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int, int]) -> TrainSettings:
     optim, train = config.optim, config.train
     seconds, steps_between = checkpoint_interval(train.checkpoint_every) or (0.0, 0)
     return TrainSettings(
@@ -167,7 +168,26 @@ def _settings(config: StudyConfig, *, steps: int, seed: int) -> TrainSettings:
         precision=train.precision,
         checkpoint_seconds=seconds,
         checkpoint_steps=steps_between,
+        accumulate=train.accumulate,
+        compile=train.compile,
+        compile_pays=compile_pays(
+            images=_epochs_before_pruning(config) * steps * train.batch_size, image_hw=image_hw, runs=_num_runs(config)
+        ),
     )
+
+
+def _epochs_before_pruning(config: StudyConfig) -> int:
+    """Epochs that every trial is sure to train."""
+    pruner = config.search.pruner if config.search else None
+    is_pruned = pruner is not None and pruner.name != "none"
+    return min(config.train.epochs, pruner.min_epochs) if pruner is not None and is_pruned else config.train.epochs
+
+
+def _num_runs(config: StudyConfig) -> int:
+    """Runs of the whole study: its trials, and those that confirm."""
+    confirm = config.confirm
+    confirming = (confirm.top + confirm.baseline) * len(confirm.seeds) if confirm else 0
+    return config.num_trials + confirming
 
 
 def _write_files(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:

@@ -20,6 +20,7 @@ from study.errors import TrainingFault
 from study.inference import Predictions, predict_split, prediction_metrics, rows_of_rank
 from study.losses.multitask import MultiTask
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
+from study.training.compiling import compiler_faults
 from study.training.parts import Batch, BatchStream, Hooks, RunParts
 from study.training.state import Run, prepare_run, rank, save_run, set_mode, world_size
 from study.training.step import train_step
@@ -46,14 +47,15 @@ def train_run(
         ``complete``; ``pruned`` when ``on_epoch`` said stop; ``waiting`` when ``should_stop`` did.
 
     Raises:
-        TrainingFault: the loss is not finite; the message names the step and the loss.
+        TrainingFault: the loss is not finite (the message names step and loss), or the network cannot be compiled.
     """
     hooks = hooks or Hooks()
     run = prepare_run(parts, directory=directory, attempt=attempt, device=device or torch.device("cpu"))
     for result in run.history[reported_epoch:]:
         if not hooks.on_epoch(result):
             return _outcome(run, "pruned")
-    state = _run_epochs(run, stream=stream, hooks=hooks)
+    with compiler_faults() if run.is_compiled else nullcontext():
+        state = _run_epochs(run, stream=stream, hooks=hooks)
     return _outcome(run, state)
 
 

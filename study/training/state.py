@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from study.errors import StudyError, TrainingFault
 from study.models.heads import head_parameters
 from study.optimisation import Precision, TrainSettings, WeightAverage, make_optimiser, resolve_precision
 from study.training.batch_log import BatchLog
+from study.training.compiling import prepare_compiler, wants_compile
 from study.training.losswatch import LossWatch
 from study.training.parts import RunParts
 from study.types import EpochResult
@@ -23,7 +25,11 @@ from study.types import EpochResult
 
 @dataclass(kw_only=True)
 class Run:
-    """Everything that changes while a run trains."""
+    """Everything that changes while a run trains.
+
+    ``model`` is the network, wrapped by DDP where there are several ranks; ``forward`` is what steps call: the same, or
+    its compiled form. The network itself stays uncompiled for predictions, whose batches have other sizes.
+    """
 
     parts: RunParts
     model: nn.Module
@@ -32,6 +38,7 @@ class Run:
     device: torch.device
     precision: Precision
     channels_last: bool
+    is_compiled: bool
     losses: LossWatch
     directory: Path
     attempt: int
@@ -40,6 +47,7 @@ class Run:
     best_epoch: int = 0
     best_value: float | None = None
     average: WeightAverage | None = None
+    forward: Callable[[Tensor], Tensor] | None = None
     saved_at: float = field(default_factory=time.monotonic)
     batches: BatchLog = field(init=False)
 
@@ -87,6 +95,9 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
     if channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword of its own
     parts.criterion.to(device)
+    is_compiled = wants_compile(settings.compile, pays=settings.compile_pays, device=device)
+    if is_compiled:
+        prepare_compiler()
     run = Run(
         parts=parts,
         model=network,
@@ -101,6 +112,7 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
         device=device,
         precision=precision,
         channels_last=channels_last,
+        is_compiled=is_compiled,
         losses=LossWatch(type(parts.criterion).__name__, device=device, steps_per_epoch=settings.steps_per_epoch),
         directory=directory,
         attempt=attempt,
@@ -124,8 +136,9 @@ def set_mode(run: Run) -> None:
     has_changed = any(parameter.requires_grad == run.is_frozen for parameter in frozen)
     for parameter in frozen:
         parameter.requires_grad_(not run.is_frozen)
-    if world_size() > 1 and (has_changed or run.model is run.network):
-        run.model = DistributedDataParallel(run.network)
+    if run.forward is None or (has_changed and world_size() > 1):
+        run.model = DistributedDataParallel(run.network) if world_size() > 1 else run.network
+        run.forward = torch.compile(run.model, dynamic=False) if run.is_compiled else run.model
     run.model.train()
     if run.is_frozen:
         for module in run.network.modules():

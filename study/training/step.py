@@ -114,9 +114,9 @@ def _forward(run: Run, batch: Batch, *, number: int | None = None) -> Tensor:
     images_nchw = to_input(batch.images_nchw)
     if run.channels_last:
         images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
+    forward = run.forward or run.model
     with autocast_for(run.device, run.precision):
-        logits_no: Tensor = run.model(images_nchw)
-    return logits_no
+        return forward(images_nchw)
 
 
 def _synchronised(run: Run, *, is_last: bool) -> AbstractContextManager[Any]:
