@@ -6,9 +6,9 @@ The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epo
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -54,9 +54,19 @@ def train_run(
     for result in run.history[reported_epoch:]:
         if not hooks.on_epoch(result):
             return _outcome(run, "pruned")
-    with compiler_faults() if run.is_compiled else nullcontext():
+    with _quick_convolutions(run.device), compiler_faults() if run.is_compiled else nullcontext():
         state = _run_epochs(run, stream=stream, hooks=hooks)
     return _outcome(run, state)
+
+
+def _quick_convolutions(device: torch.device) -> AbstractContextManager[Any]:
+    """Let cuDNN try its algorithms once for each size of convolution; its settings are put back afterwards."""
+    if device.type != "cuda":
+        return nullcontext()
+    before = torch.backends.cudnn
+    return before.flags(
+        enabled=before.enabled, benchmark=True, deterministic=before.deterministic, allow_tf32=before.allow_tf32
+    )
 
 
 def _run_epochs(run: Run, *, stream: BatchStream, hooks: Hooks) -> str:

@@ -114,7 +114,7 @@ def _forward(run: Run, batch: Batch, *, number: int | None = None) -> Tensor:
     images_nchw = to_input(batch.images_nchw)
     if run.channels_last:
         images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
-    forward = run.forward or run.model
+    forward = run.model if run.forward is None else run.forward
     with autocast_for(run.device, run.precision):
         return forward(images_nchw)
 

@@ -1,5 +1,6 @@
 """When a network is compiled, and that a compiled run is the same run."""
 
+import functools
 import os
 
 import pytest
@@ -122,3 +123,13 @@ def test_what_the_compiler_cannot_do_is_told(tiny_dataset, tmp_path, monkeypatch
     with pytest.raises(TrainingFault, match="could not be compiled: Attempted to call") as caught:
         Bench(tiny_dataset, compile=True).run(tmp_path / "run")
     assert "train.compile" in caught.value.fix
+
+
+def test_a_network_is_really_compiled(tiny_dataset, tmp_path, monkeypatch) -> None:
+    """The compiler's own wrapper cannot be trained, or trains another network."""
+    monkeypatch.setenv(compiling.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    Bench(tiny_dataset, compile=True, epochs=1).run(tmp_path / "compiled")
+    Bench(tiny_dataset, epochs=1).run(tmp_path / "eager")
+    one, other = (checkpoint.load_last(tmp_path / name).model for name in ("compiled", "eager"))
+    assert all(torch.allclose(one[key], other[key]) for key in other)
