@@ -34,6 +34,13 @@ def reconstruction_weight(config: StudyConfig) -> float:
     return config.tasks.reconstruction.weight if reconstructs else 0.0
 
 
+def model_params(config: StudyConfig) -> dict[str, bool]:
+    """The parameters that the network has beside those of every network."""
+    if config.model.name != HOURGLASS:
+        return {}
+    return {"fusion": config.model.fusion is not False, "reconstruct": reconstruction_weight(config) > 0}
+
+
 def targets_for(config: StudyConfig, dataset: PreparedDataset) -> Targets:
     """Labels and weights of all images, by the file's uncertainties and factors.
 

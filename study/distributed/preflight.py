@@ -26,7 +26,7 @@ def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fa
         faults += data_faults(partial.data) or class_faults(partial)
         faults += place_faults(partial.data)
     if partial.model is not None:
-        faults += model_faults(partial.model.name)
+        faults += network_faults(partial)
     if partial.resources is not None and available is not None:
         faults += resource_faults(partial.resources, available)
     return faults
@@ -109,14 +109,24 @@ def _mask_faults(data: DataConfig) -> list[Fault]:
     return [] if found else [Fault("data.masks", f"{shown(data.masks)}: no PNG file there; expected a mask per image")]
 
 
-def model_faults(name: str) -> list[Fault]:
-    """A backbone that timm does not have."""
-    from study.models import list_backbones, nearest_backbones
+def network_faults(partial: PartialStudy) -> list[Fault]:
+    """Networks that nobody has: the file's own, and those that the search may draw."""
+    faults = model_faults(partial.model.name) if partial.model is not None else []
+    node = partial.search.space.node("model.name") if partial.search is not None else None
+    for number, name in enumerate(node.choices if node is not None else ()):
+        faults += model_faults(str(name), path=f"search.space.model.name.choice.{number}")
+    return faults
 
-    if name in list_backbones():
+
+def model_faults(name: str, *, path: str = "model.name") -> list[Fault]:
+    """A network that is neither ours nor a backbone of timm."""
+    from study.models import is_model, nearest_models
+
+    if is_model(name):
         return []
-    near = ", ".join(repr(other) for other in nearest_backbones(name))
-    return [Fault("model.name", f"{name!r}: expected a timm model" + (f"; did you mean {near}?" if near else ""))]
+    near = ", ".join(repr(other) for other in nearest_models(name))
+    message = f"{name!r}: expected a timm model or hourglass"
+    return [Fault(path, message + (f"; did you mean {near}?" if near else ""))]
 
 
 def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fault]:

@@ -19,7 +19,7 @@ from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
 from study.data.targets import Targets
-from study.distributed.objective import criterion_for, labels_to_draw, targets_for
+from study.distributed.objective import criterion_for, labels_to_draw, model_params, targets_for
 from study.errors import InputError, StudyError
 from study.inference import Predictions, prediction_metrics, prediction_table
 from study.models import make_model
@@ -59,6 +59,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         in_channels=dataset.channels,
         image_hw=dataset.image_hw,
         make_head=criterion.make_head,
+        **model_params(config),
     )
     settings = _settings(config, steps=epoch_steps, seed=seed, image_hw=dataset.image_hw)
     identity = _identity(config, dataset, seed=seed)

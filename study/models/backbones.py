@@ -3,7 +3,7 @@
 import difflib
 import functools
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,29 +13,35 @@ from safetensors import SafetensorError
 from torch import nn
 
 from study.errors import EnvironmentFault, InputError
+from study.models.heads import exchange_head
+from study.models.setup import Setup
 from study.models.torchvision_ops import declare_missing_operators
 
 _UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, UnpicklingError, SafetensorError)
 
 
-def make_timm_classifier(
-    name: str,
-    *,
-    num_outputs: int,
-    in_channels: int = 1,
-    pretrained: bool | str = False,
-    drop_rate: float = 0.0,
-    image_hw: tuple[int, int] | None = None,
-) -> nn.Module:
-    """Build a timm backbone with a fresh linear head; see ``study.models.make_model``."""
+def make_classifier(name: str, setup: Setup) -> nn.Module:
+    """Build a timm backbone with its global pooling, dropout and a fresh head; see ``study.models.make_model``.
+
+    Raises:
+        InputError: an unknown name, a file without its weights, or a last layer that cannot be exchanged.
+        EnvironmentFault: pretrained weights are neither cached nor reachable.
+    """
     _check_name(name)
-    _check_numbers(num_outputs=num_outputs, in_channels=in_channels, drop_rate=drop_rate)
-    options: dict[str, Any] = {"num_classes": num_outputs, "in_chans": in_channels, "drop_rate": drop_rate}
-    if image_hw is not None and _has_fixed_size(name):
-        options["img_size"] = image_hw
-    if isinstance(pretrained, str):
-        return _from_file(name, path=Path(pretrained), options=options)
-    if pretrained:
+    network = _with_linear_head(name, setup)
+    if setup.make_head is not None:
+        exchange_head(network, setup.make_head)
+    return network
+
+
+def _with_linear_head(name: str, setup: Setup) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": setup.num_outputs, "in_chans": setup.in_channels}
+    options["drop_rate"] = setup.drop_rate
+    if setup.image_hw is not None and _has_fixed_size(name):
+        options["img_size"] = setup.image_hw
+    if isinstance(setup.pretrained, str):
+        return _from_file(name, path=Path(setup.pretrained), options=options)
+    if setup.pretrained:
         return _from_hub(name, options=options)
     return _build(name, options)
 
@@ -47,7 +53,12 @@ def list_backbones() -> list[str]:
 
 def nearest_backbones(name: str) -> list[str]:
     """Up to three known backbones whose spelling is nearest to ``name``, the nearest first."""
-    return difflib.get_close_matches(name.partition(".")[0], list_backbones(), n=3, cutoff=0.6)
+    return nearest_names(name.partition(".")[0], list_backbones())
+
+
+def nearest_names(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three of the known names whose spelling is nearest to ``name``, the nearest first."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 @functools.cache
@@ -124,13 +135,3 @@ def _check_name(name: str) -> None:
         nearest = difflib.get_close_matches(name, tagged, n=3, cutoff=0.0)
         fix = f"did you mean {' or '.join(nearest)}?" if nearest else f"use {architecture}"
         raise InputError(f"backbone {architecture} has no pretrained weights with the tag {tag!r}", fix)
-
-
-def _check_numbers(*, num_outputs: int, in_channels: int, drop_rate: float) -> None:
-    if num_outputs < 1 or in_channels < 1:
-        raise InputError(
-            f"num_outputs is {num_outputs} and in_channels is {in_channels}; expected at least 1 each",
-            "take num_outputs from the criterion",
-        )
-    if not 0 <= drop_rate < 1:
-        raise InputError(f"model.drop_rate is {drop_rate}; expected a number >= 0 and < 1", "change model.drop_rate")

@@ -22,6 +22,16 @@ def to_tensor(pixels: npt.NDArray[Any]) -> Tensor:
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
+def to_pixels(images_nchw: Tensor) -> Tensor:
+    """Undo the scaling of ``to_input``: pixels [N, C, H, W] from 0 to 1, C being 1 or 3."""
+    if images_nchw.shape[1] == 1:
+        return images_nchw * GREY_SD + GREY_MEAN
+    mean, sd = (
+        torch.tensor(numbers, device=images_nchw.device).view(1, -1, 1, 1) for numbers in (COLOUR_MEAN, COLOUR_SD)
+    )
+    return images_nchw * sd + mean
+
+
 def to_input(pixels_nchw: Tensor) -> Tensor:
     """Scale pixels [N, C, H, W], uint8 or uint16, to float32 with about zero mean and unit standard deviation.
 

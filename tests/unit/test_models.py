@@ -12,7 +12,18 @@ from safetensors.torch import save_file
 
 import study
 from study.errors import EnvironmentFault, InputError
-from study.models import MODELS, list_backbones, make_model, nearest_backbones
+from study.losses import make_criterion
+from study.losses.multitask import MultiTask
+from study.models import (
+    MODEL_PARAMS,
+    MODELS,
+    is_model,
+    list_backbones,
+    make_model,
+    nearest_backbones,
+    nearest_models,
+)
+from study.models.heads import exchange_head
 from study.models.torchvision_ops import declare_missing_operators
 
 TINY = "test_efficientnet"
@@ -75,13 +86,24 @@ def test_shapes(num_outputs, in_channels):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_efficientnet_b3():
-    """The default backbone is built and maps a small image to finite logits."""
-    model = make_model("efficientnet_b3", num_outputs=3, drop_rate=0.2).eval()
+@pytest.mark.parametrize(
+    ("name", "in_channels", "size", "parameters"),
+    [
+        ("efficientnet_b3", 1, 300, 12_233_232 - 1000 * 1537 + 3 * 1537 - 2 * 9 * 40),
+        ("convnext_base", 3, 224, 88_591_464 - 1000 * 1025 + 3 * 1025),
+    ],
+)
+def test_the_large_classifiers_at_their_real_size(name, in_channels, size, parameters):
+    """A large backbone has not timm's published size, or takes no head of one of the three families."""
+    model = make_model(name, num_outputs=3, in_channels=in_channels, drop_rate=0.2).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    losses = {"cross_entropy": 3, "coral": 2, "ldam": 3}
+    criterion = MultiTask([(name, make_criterion(name, num_classes=3, class_counts=[5, 3, 2]), 1.0) for name in losses])
+    exchange_head(model, criterion.make_head)
     with torch.no_grad():
-        logits = model(torch.zeros(1, 1, 64, 64))
-    assert logits.shape == (1, 3)
-    assert bool(logits.isfinite().all())
+        outputs = model(torch.zeros(1, in_channels, size, size))
+    assert {name: outputs[:, task.columns].shape[1] for name, task in criterion.tasks.items()} == losses
+    assert bool(outputs.isfinite().all())
 
 
 def test_drop_rate_acts_while_training():
@@ -184,6 +206,11 @@ def test_no_network_names_both_ways(tmp_path):
         ("vgg11.none", {}, "has no pretrained weights with the tag 'none'"),
         (TINY, {"num_outputs": 0}, "expected at least 1"),
         (TINY, {"drop_rate": 1.0}, "expected a number >= 0 and < 1"),
+        (TINY, {"fusion": True}, "it belongs to hourglass"),
+        ("hourglass", {"fuson": True}, "did you mean fusion"),
+        ("hourglass", {"in_channels": 2}, "expected 1 or 3"),
+        ("hourglass", {"pretrained": True}, "no published weights of hourglass"),
+        ("classifier", {}, "unknown backbone 'classifier'"),
         ("dpn48b", {"pretrained": True}, "no pretrained weights of dpn48b"),
     ],
 )
@@ -199,7 +226,12 @@ def test_backbones_are_listed():
     names = list_backbones()
     assert {"efficientnet_b3", TINY} <= set(names)
     assert nearest_backbones("eficientnet_b3")[0] == "efficientnet_b3"
-    assert set(MODELS) == {"timm"}
+    assert set(MODELS) == set(MODEL_PARAMS) == {"classifier", "hourglass"}
+    assert nearest_models("hourglas")[0] == "hourglass"
+    assert is_model("hourglass")
+    assert is_model("efficientnet_b3.ra2_in1k")
+    assert not is_model("classifier")
+    assert not is_model("resnet_18x")
 
 
 def test_building_warns_about_nothing():
