@@ -75,11 +75,13 @@ class SamplerConfig(Section):
 class AugmentConfig(Section):
     """The augmentation policy of training images.
 
-    ``fast`` and ``compatible`` differ in how often a picture is interpolated, not in what is drawn.
+    ``fast`` and ``compatible`` differ in how often a picture is interpolated, not in what is drawn. ``device: train``
+    augments whole batches on the device that trains, in mode ``fast`` alone.
     """
 
     policy: Literal["none", "mammogram", "multitask", "fundus"] = "mammogram"
     mode: Literal["fast", "compatible"] = "fast"
+    device: Literal["cpu", "train"] = "cpu"
 
 
 class OptimConfig(Section):

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from study.data.augment_device_levels import equalised
-from study.data.augment_levels import level_table, sharpening_kernel
-from study.data.augment_policies import POLICIES
+from study.data.augment_map import Map, border_map, is_exact, loses_pixels, source_map
 from study.data.augment_recipe import Recipe, draw_recipe
 from study.data.augment_spec import SPECS
-from study.data.augment_warp import Map, border_map, is_exact, loses_pixels, source_map
+from study.data.augment_tables import level_table, sharpening_kernel
 from study.errors import InputError
 
 POWERS = 6  # of y, in a map
@@ -28,7 +27,7 @@ class DeviceAugment:
     """One policy for batches of tensors, with the recipes of mode ``fast``; it keeps no state.
 
     Args:
-        policy: its name in ``POLICIES``.
+        policy: its name in ``SPECS``.
         seed: of the run, >= 0.
 
     Raises:
@@ -36,10 +35,8 @@ class DeviceAugment:
     """
 
     def __init__(self, policy: str, *, seed: int) -> None:
-        if policy not in POLICIES:
-            raise InputError(
-                f"augment.policy is {policy!r}; expected one of {', '.join(POLICIES)}", "edit augment.policy"
-            )
+        if policy not in SPECS:
+            raise InputError(f"augment.policy is {policy!r}; expected one of {', '.join(SPECS)}", "edit augment.policy")
         self.policy = policy
         self.seed = seed
 

@@ -9,6 +9,7 @@ from typing import Final
 PIXEL_DROPOUT_RATE: Final = 0.01  # the paper gives none; the library's default
 GRID_STEPS: Final = 5  # cells of the grid distortion along each side
 CLAHE_TILES: Final = 8  # along each side
+SIGMOID_CUTOFF: Final = 0.5  # of the range: the usual middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

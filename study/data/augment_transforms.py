@@ -4,17 +4,15 @@ They are made on first use: their bases are its.
 """
 
 import functools
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.augment_spec import SPECS
+from study.data.augment_spec import SIGMOID_CUTOFF, SPECS
 
 Pixels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
-
-SIGMOID_CUTOFF: Final = 0.5  # of the range: the usual middle
 
 
 @functools.cache

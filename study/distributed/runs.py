@@ -14,6 +14,7 @@ import torch
 
 from study import checkpoint
 from study.config import StudyConfig, checkpoint_interval
+from study.data.augment_device import DeviceAugment
 from study.data.files import shown
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
@@ -64,7 +65,13 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
     settings = _settings(config, steps=epoch_steps, seed=seed, image_hw=dataset.image_hw)
     identity = _identity(config, dataset, seed=seed)
     parts = RunParts(
-        network=network, criterion=criterion, dataset=dataset, settings=settings, targets=targets, identity=identity
+        network=network,
+        criterion=criterion,
+        dataset=dataset,
+        settings=settings,
+        targets=targets,
+        augment=DeviceAugment(config.augment.policy, seed=seed) if config.augment.device == "train" else None,
+        identity=identity,
     )
     return parts, plan
 

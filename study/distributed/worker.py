@@ -159,7 +159,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     stream_settings = StreamSettings(
         root=config.data.prepared,
         fingerprint=parts.dataset.fingerprint,
-        policy=config.augment.policy,
+        policy="none" if parts.augment else config.augment.policy,
         mode=config.augment.mode,
         seed=spec.seed,
         task_cpus=min(1.0, config.resources.cpus_per_worker),

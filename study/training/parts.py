@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from study.data.augment_device import DeviceAugment
 from study.data.shards import PreparedDataset
 from study.data.targets import Targets
 from study.losses.base import Criterion
@@ -21,7 +22,8 @@ class RunParts:
     """What one run is made of: a network with as many outputs as the criterion wants, data, numbers.
 
     ``targets`` are the labels and weights of all rows, for the validation loss; without them all labels of the deciding
-    task count alike. ``identity`` is a digest of all of it; checkpoints of another one are refused.
+    task count alike. ``augment`` changes training images on the device that trains; without it the stream gives them as
+    they are to be shown. ``identity`` is a digest of all of it; checkpoints of another one are refused.
     """
 
     network: nn.Module
@@ -29,6 +31,7 @@ class RunParts:
     dataset: PreparedDataset
     settings: TrainSettings
     targets: Targets | None = None
+    augment: DeviceAugment | None = None
     identity: str = ""
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -37,6 +39,11 @@ def train_step(run: Run, batch: Batch) -> None:
         run.average.update(run.step)
 
 
+def draws_of(step: int, size: int) -> npt.NDArray[np.int64]:
+    """Numbers of the draws of this rank's batch of ``size`` images: those that the stream augments with."""
+    return (step * world_size() + rank()) * size + np.arange(size, dtype=np.int64)
+
+
 def _on_device(run: Run, batch: Batch) -> Batch:
     """The batch on the run's device; a copy to a GPU from pinned memory goes on while Python does."""
     pins = run.device.type == "cuda" and not batch.images_nchw.is_cuda
@@ -44,8 +51,11 @@ def _on_device(run: Run, batch: Batch) -> Batch:
     def moved(tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(run.device, non_blocking=True) if pins else tensor.to(run.device)
 
+    images_nchw = moved(batch.images_nchw)
+    if run.parts.augment is not None:
+        images_nchw = run.parts.augment(images_nchw, draws_n=draws_of(run.step, len(images_nchw)))
     return Batch(
-        images_nchw=moved(batch.images_nchw),
+        images_nchw=images_nchw,
         labels_n=moved(batch.labels_n),
         weights_n=None if batch.weights_n is None else moved(batch.weights_n),
     )

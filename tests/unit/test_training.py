@@ -49,7 +49,7 @@ class Bench:
             "source_label", labels=labels, segments=sources, batch_size=BATCH, num_steps=4 * steps, seed=seed
         )
         self.dataset, self.plan, self.rows, self.loss = dataset, plan, rows, loss
-        self.identity = ""
+        self.identity, self.augment = "", None
 
     def stream(self, start_step):
         augment = make_augment("none", image_hw=(32, 32))
@@ -72,6 +72,7 @@ class Bench:
                 criterion=criterion,
                 dataset=self.dataset,
                 settings=self.settings,
+                augment=self.augment,
                 identity=self.identity,
             ),
             stream=stream or self.stream,

@@ -10,6 +10,7 @@ import pytest
 from study.data import augment_warp
 from study.data.augment import MODES, POLICIES, make_augment
 from study.data.augment_levels import relevelled
+from study.data.augment_map import is_bent
 from study.data.augment_policies import Kind, library
 from study.data.augment_recipe import Affine, Grid, Recipe, draw_recipe, mixed_key
 from study.data.augment_spec import SPECS
@@ -122,7 +123,7 @@ def test_black_is_skipped_without_a_trace(monkeypatch, channels, bits):
     image = np.zeros((*hw, 3)[: 2 if channels == 1 else 3], np.uint8 if bits == 8 else np.uint16)
     image[40:230, 60:140] = smooth((190, 80), channels, bits=bits) + 1
     recipes = [draw_recipe(SPECS["mammogram"], image_hw=hw, seed=2, draw=draw) for draw in range(60)]
-    recipes = [recipe for recipe in recipes if augment_warp.is_bent(recipe)]
+    recipes = [recipe for recipe in recipes if is_bent(recipe)]
     ours = [warped(image, recipe) for recipe in recipes]
     assert hw[0] * hw[1] > augment_warp.SMALLEST_FRAME
     monkeypatch.setattr(augment_warp, "SMALLEST_FRAME", 10**9)
