@@ -24,7 +24,7 @@ from study.stats.operating import (
     triage_point,
 )
 from study.stats.permutation import PermutationResult, permutation_paired, permutation_unpaired
-from study.stats.pooling import Pooled, joint_names, pool_scores
+from study.stats.pooling import Pooled, PooledClasses, joint_names, pool_probabilities, pool_scores
 from study.stats.ranking import area_metric, auc, midranks
 from study.stats.resampling import Resampling, highest_in_group, of_rows, resampling
 from study.stats.roc import bootstrap_auc, bootstrap_auc_difference, delong_interval, delong_test
@@ -43,6 +43,7 @@ __all__ = [
     "PairedDifference",
     "PermutationResult",
     "Pooled",
+    "PooledClasses",
     "Resampling",
     "ShortcutAlarm",
     "Subgroup",
@@ -80,6 +81,7 @@ __all__ = [
     "p_from_interval",
     "permutation_paired",
     "permutation_unpaired",
+    "pool_probabilities",
     "pool_scores",
     "proportion_interval",
     "resampling",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from study.errors import InputError
-from study.stats import auc, bootstrap_auc, joint_names, pool_scores, resampling
+from study.stats import auc, bootstrap_auc, joint_names, pool_probabilities, pool_scores, resampling
 
 
 def test_breasts_by_hand():
@@ -86,3 +86,49 @@ def test_wrong_input(call, words):
     with pytest.raises(InputError) as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_classes_by_hand():
+    """Three classes, two breasts: the worst class of any view counts, and the mean or the most suspicious view."""
+    probs = [[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0]]
+    labels, breasts = [0, 2, 1, 0], ["b", "a", "a", "b"]
+    mean, highest = (pool_probabilities(probs, labels, breasts, pooling=pooling) for pooling in ("mean", "max"))
+    assert mean.groups.tolist() == highest.groups.tolist() == ["a", "b"]
+    np.testing.assert_allclose(mean.probs_gk, [[0.15, 0.5, 0.35], [0.75, 0.2, 0.05]])
+    np.testing.assert_allclose(highest.probs_gk, [probs[1], probs[0]])  # expected classes 1.4 of 1.0, 0.5 of 0.1
+    assert mean.labels_g.tolist() == highest.labels_g.tolist() == [2, 0]
+    assert (mean.predicted_g.tolist(), highest.predicted_g.tolist()) == ([1, 0], [2, 0])
+    assert mean.first_row.tolist() == [1, 0]
+    assert mean.num_images.tolist() == [2, 2]
+
+
+@given(seed=st.integers(0, 1000), pooling=st.sampled_from(["max", "mean"]), rows=st.integers(0, 30))
+@settings(max_examples=20, deadline=None)
+def test_two_classes_are_pooled_scores(seed, pooling, rows):
+    """With two classes the pooled probability is another one than the pooled score, or rows do not sum to 1."""
+    rng = np.random.default_rng(seed)
+    score, labels, groups = rng.random(rows), rng.integers(2, size=rows), rng.integers(8, size=rows)
+    found = pool_probabilities(np.stack([1 - score, score], axis=1), labels, groups, pooling=pooling)
+    assert found.probs_gk.sum(axis=1).tolist() == pytest.approx([1.0] * len(found.groups))
+    if rows:
+        single = pool_scores(score, labels, groups, pooling=pooling)
+        assert found.groups.tolist() == single.groups.tolist()
+        assert found.probs_gk[:, 1].tolist() == pytest.approx(single.scores.tolist())
+        assert found.labels_g.tolist() == single.labels.astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([[0.5, 0.5]], [0], ["a"], "median"), "pooling is 'median'"),
+        (([0.5, 0.5], [0, 1], ["a", "b"], "mean"), "expected [N, K]"),
+        (([[0.5, 0.5]], [0, 1], ["a"], "mean"), "expected [N, K]"),
+        (([[0.5, 0.5]], [0], [None], "mean"), "a row has no group"),
+    ],
+)
+def test_wrong_classes(arguments, words):
+    """Arguments that do not fit give numbers instead of an error."""
+    probs, labels, groups, pooling = arguments
+    with pytest.raises(InputError) as error:
+        pool_probabilities(probs, labels, groups, pooling=pooling)
+    assert words in error.value.message
