@@ -4,19 +4,23 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from study.data.shards import PreparedDataset
+from study.errors import InputError
 from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
 from study.metrics import classification_metrics, segment_metrics
 from study.models.inputs import to_input, to_tensor
+from study.stats import joint_names, pool_probabilities
 from study.types import SplitName
 
 IntArray = npt.NDArray[np.int64]
@@ -127,7 +131,7 @@ def predict_split(
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     share_n = rows_of_rank(rows_n, rank=rank, world_size=world_size, batch_size=size)
     local_no = forward_all(model, row_batches(dataset, share_n, batch_size=size), device=device, autocast=autocast)
-    outputs_no = _gather(local_no) if world_size > 1 else local_no
+    outputs_no = gather(local_no) if world_size > 1 else local_no
     return predictions_of(Outputs(rows_n=rows_n, outputs_no=outputs_no), criterion, dataset)
 
 
@@ -156,7 +160,7 @@ def _of_task(head: Outputs, criterion: Criterion, labels_n: IntArray, **more: An
     )
 
 
-def _gather(local_no: Tensor) -> Tensor:
+def gather(local_no: Tensor) -> Tensor:
     """All ranks' outputs in rank order, which is row order because the shares are contiguous."""
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, local_no.numpy())
@@ -164,15 +168,28 @@ def _gather(local_no: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(filled)) if filled else local_no
 
 
-def prediction_metrics(predictions: Predictions, dataset: PreparedDataset, *, prefix: str) -> dict[str, float]:
+def prediction_metrics(
+    predictions: Predictions,
+    dataset: PreparedDataset,
+    *,
+    prefix: str,
+    pool: Sequence[str] = (),
+    pooling: Literal["mean", "max"] = "mean",
+) -> dict[str, float]:
     """The metrics of one split; ``prefix`` (``val/``, ``test/``) stands before each key.
 
-    Those of the task that decides are pooled and per segment; those of another one are pooled, under ``task/<name>/``.
+    Those of the task that decides are of all images and per segment, and, for each of ``pool``, of breasts or exams
+    under ``breast/`` or ``exam/``; those of another task are of all images, under ``task/<name>/``.
     """
     segments_n = dataset.segments_n[predictions.rows_n]
     shared: dict[str, Any] = {"class_names": list(dataset.classes), "predicted_n": predictions.decoded_n}
     table = classification_metrics(predictions.probs_nk, predictions.labels_n, **shared)
     table |= segment_metrics(predictions.probs_nk, predictions.labels_n, segments_n, **shared)
+    for level in pool:
+        found = _of_groups(
+            predictions, dataset, group_names(dataset.manifest.iloc[predictions.rows_n], level), pooling=pooling
+        )
+        table |= {f"{level}/{key}": value for key, value in found.items()}
     for task, other in predictions.others.items():
         found = classification_metrics(
             other.probs_nk, other.labels_n, class_names=list(dataset.tasks[task]), predicted_n=other.decoded_n
@@ -181,17 +198,51 @@ def prediction_metrics(predictions: Predictions, dataset: PreparedDataset, *, pr
     return {prefix + key: float(value) for key, value in table.items()}
 
 
+def group_names(rows: pd.DataFrame, level: str) -> NDArray[np.str_]:
+    """The breast or the exam of each image of a manifest.
+
+    Images of a patient without an exam's id belong to one exam. A breast is that of one exam; an image whose side is
+    unknown is a breast of its own.
+
+    Raises:
+        InputError: another level than ``breast`` or ``exam``.
+    """
+    if level not in ("breast", "exam"):
+        raise InputError(f"views are pooled by {level!r}; expected 'breast' or 'exam'", "choose one of them")
+    exams_n = _ids_or(rows, "study_id", other="patient_id")
+    return exams_n if level == "exam" else joint_names(exams_n, _ids_or(rows, "breast_id", other="image_id"))
+
+
+def _ids_or(rows: pd.DataFrame, column: str, *, other: str) -> NDArray[np.str_]:
+    """Ids of a column; where there is none that of another column, marked, so that the two cannot meet."""
+    known = rows[column] if column in rows else pd.Series(pd.NA, index=rows.index)
+    marked = other.removesuffix("_id") + " " + rows[other].astype("str")
+    filled: NDArray[np.str_] = known.astype("str").where(known.notna(), marked).to_numpy(dtype=str)
+    return filled
+
+
+def _of_groups(
+    predictions: Predictions, dataset: PreparedDataset, groups_n: NDArray[np.str_], *, pooling: Literal["mean", "max"]
+) -> dict[str, float]:
+    pooled = pool_probabilities(predictions.probs_nk, predictions.labels_n, groups_n, pooling=pooling)
+    return classification_metrics(
+        pooled.probs_gk, pooled.labels_g, class_names=list(dataset.classes), predicted_n=pooled.predicted_g
+    )
+
+
 def prediction_table(
     predictions: Predictions, dataset: PreparedDataset, *, classes: Sequence[str] | None = None
 ) -> Mapping[str, Sequence[Any]]:
     """Columns of a predictions file: hashed ids, source, segment, label, decoded class, one probability per class.
 
-    ``classes`` are those of the predicted task; by default those of the task that decides.
+    ``breast`` and ``exam`` name the groups of views, by hashed ids. ``classes`` are those of the predicted task; by
+    default those of the task that decides.
     """
     classes = dataset.classes if classes is None else classes
     rows = dataset.manifest.iloc[predictions.rows_n]
     columns: dict[str, Sequence[Any]] = {name: rows[name].astype(str).tolist() for name in ("image_id", "patient_id")}
     columns |= {name: rows[name].astype(str).tolist() for name in ("source", "segment")}
+    columns |= {level: [name.replace("\x1f", "/") for name in group_names(rows, level)] for level in ("breast", "exam")}
     columns["label"] = [classes[k] for k in predictions.labels_n]
     columns["decoded"] = [classes[k] for k in predictions.decoded_n]
     for k, name in enumerate(classes):

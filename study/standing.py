@@ -9,10 +9,11 @@ from study.config import StudyConfig, apply_params
 from study.ledger import Ledger, RunRecord
 from study.metrics import range_of
 from study.stats import hedges_g, holm, mean_interval, welch
-from study.types import ConfirmRow, RunOutcome, StudyResult, TrialRow
+from study.types import ComparatorRow, ConfirmRow, RunOutcome, StudyResult, TrialRow
 
 CONFIRMED: Final = "confirm finished"
 BASELINE: Final = "baseline"
+MC_DROPOUT: Final = "test/mc_dropout/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,9 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
         if config.confirm
         else []
     )
+    comparators = (
+        comparator_rows(ledger, choose_candidates(config, rows), config.confirm.seeds) if config.confirm else []
+    )
     return StudyResult(
         study=config.study,
         state="done" if done else ("interrupted" if rows else "new"),
@@ -85,6 +89,7 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
         mode=ledger.mode,
         rows=rows,
         confirmed=tuple(confirmed),
+        comparators=tuple(comparators),
         trials_planned=config.num_trials,
         did_work=did_work,
     )
@@ -94,7 +99,9 @@ def confirm_key(config: StudyConfig) -> str:
     """What a finished confirm stage covered; asking for more makes it unfinished."""
     assert config.confirm is not None  # noqa: S101 - callers have checked
     confirm = config.confirm
-    return f"trials={config.num_trials} top={confirm.top} seeds={list(confirm.seeds)} baseline={confirm.baseline}"
+    text = f"trials={config.num_trials} top={confirm.top} seeds={list(confirm.seeds)} baseline={confirm.baseline}"
+    text += " ensemble" if confirm.ensemble else ""
+    return text + (f" mc_dropout={confirm.mc_dropout.model_dump()}" if confirm.mc_dropout else "")
 
 
 def test_metric(metric: str) -> str:
@@ -146,6 +153,37 @@ def confirm_rows(
             )
         )
     return rows
+
+
+def comparator_rows(ledger: Ledger, candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[ComparatorRow]:
+    """Dropout and ensemble of every candidate, as far as the ledger has them."""
+    records, metric = ledger.run_records(), test_metric(ledger.metric)
+    rows = []
+    for candidate in candidates:
+        sampled = _by_seed(records, candidate.trial, seeds=seeds, metric=metric.replace("test/", MC_DROPOUT, 1))
+        if sampled:
+            interval = mean_interval(list(sampled.values()))
+            smallest, largest = range_of(metric)
+            rows.append(
+                ComparatorRow(
+                    kind="mc_dropout",
+                    trial=candidate.trial,
+                    seeds=tuple(sampled),
+                    value=interval.mean,
+                    low=max(interval.low, smallest),
+                    high=min(interval.high, largest),
+                )
+            )
+        kept = ledger.stage(ensemble_stage(candidate.trial))
+        if kept and list(kept["seeds"]) == list(seeds):
+            numbers = {key: float(kept[key]) for key in ("value", "low", "high")}
+            rows.append(ComparatorRow(kind="ensemble", trial=candidate.trial, seeds=tuple(kept["seeds"]), **numbers))
+    return rows
+
+
+def ensemble_stage(trial: str) -> str:
+    """Under which name the ledger keeps the ensemble of a configuration."""
+    return f"ensemble {trial}"
 
 
 def _by_seed(records: Sequence[RunRecord], trial: str, *, seeds: Sequence[int], metric: str) -> dict[int, float]:

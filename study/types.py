@@ -104,6 +104,23 @@ class ConfirmRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComparatorRow:
+    """What another way to use the confirmed runs of one configuration gave on the test split.
+
+    ``mc_dropout`` has a value for each of ``seeds``: ``value`` is their mean, ``low`` to ``high`` its 95 % interval
+    (Student's t). An ``ensemble`` of all ``seeds`` is one network with one value; its 95 % interval is a bootstrap over
+    patients, and must not be compared with the others as if it had been repeated. NaN where undefined.
+    """
+
+    kind: Literal["ensemble", "mc_dropout"]
+    trial: str
+    seeds: tuple[int, ...]
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened in a study, for whoever shows it.
 
@@ -138,5 +155,6 @@ class StudyResult:
     mode: Literal["max", "min"]
     rows: tuple[TrialRow, ...]
     confirmed: tuple[ConfirmRow, ...] = ()
+    comparators: tuple[ComparatorRow, ...] = ()
     trials_planned: int = 0
     did_work: bool = True

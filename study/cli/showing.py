@@ -33,7 +33,7 @@ def show_status(name: str, *, storage: str, as_json: bool) -> None:
     Raises:
         InputError: there is no such study.
     """
-    from study.console.tables import confirm_table, trials_table
+    from study.console.tables import comparator_table, confirm_table, trials_table
     from study.report.ranking import ranked
 
     directory = study_directory(name, storage)
@@ -48,6 +48,7 @@ def show_status(name: str, *, storage: str, as_json: bool) -> None:
     blocks = [f"{result.study}  {result.state}  {counts_text(result)}"]
     blocks += [trials_table(result, width=table_width())] if result.rows else []
     blocks += [confirm_table(result, width=table_width())] if result.confirmed else []
+    blocks += [comparator_table(result, width=table_width())] if result.comparators else []
     if result.state in ("new", "interrupted"):
         blocks.append(f"go on with: {program()} resume {name}{storage_option(storage)}")
     typer.echo("\n\n".join(blocks), err=True)

@@ -69,7 +69,8 @@ class SynthesiseConfig(Section):
 class LabelsConfig(Section):
     """The task that decides, further ones beside it, what their labels are made of, and what is done to them.
 
-    ``leave_out``, ``flip`` and ``synthesise`` change training labels alone, after the split.
+    ``leave_out``, ``flip`` and ``synthesise`` change training labels alone, after the split. ``keep_unlabelled``
+    prepares training images without any label, too, for a teacher to label.
     """
 
     task: Task = "birads3"
@@ -78,6 +79,7 @@ class LabelsConfig(Section):
     birads_0: Treatment = "drop"
     birads_3: Treatment = "drop"
     birads_sub: bool = False
+    keep_unlabelled: bool = False
     binary_truth: Literal["biopsy", "acr"] = "biopsy"
     other_views: Literal["drop", "CC"] = "drop"
     uncertainty: OriginsConfig = Field(default_factory=OriginsConfig)

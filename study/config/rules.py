@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from study.config.comparator_rules import comparator_faults
 from study.config.data_rules import classes_of, data_advice, data_faults
 from study.config.loss_rules import either, loss_advice, loss_faults, possible, together
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
@@ -48,6 +49,7 @@ def rule_faults(view: View) -> list[Fault]:
             pixel_faults(view),
             loss_faults(view),
             task_faults(view),
+            comparator_faults(view),
             _budget_faults(view),
             metric_faults(view),
             _augment_faults(view),
@@ -144,13 +146,18 @@ def _metric_message(metric: str, view: View) -> str | None:
     split, _, rest = metric.partition("/")
     if split == "test":
         return f"the test split never steers a search; expected a val metric{hint(f'val/{rest}', known)}"
-    matched = re.fullmatch(r"val/segment/([A-Za-z0-9_.-]+)/([^/]+)", metric)
+    matched = re.fullmatch(r"val/(breast|exam|segment/[A-Za-z0-9_.-]+)/([^/]+)", metric)
     if matched is None:
         return f"unknown metric{_metric_hint(metric, known)}"
     if matched[2] not in local:
         guess = nearest(matched[2], local)
-        return "unknown metric" + (f"; did you mean 'val/segment/{matched[1]}/{guess}'?" if guess else "")
-    return _segment_message(matched[1], view)
+        return "unknown metric" + (f"; did you mean 'val/{matched[1]}/{guess}'?" if guess else "")
+    return _segment_message(matched[1][8:], view) if matched[1][:8] == "segment/" else _pooled_message(matched[1], view)
+
+
+def _pooled_message(level: str, view: View) -> str | None:
+    pool = view.words("evaluate.pool")
+    return None if pool is None or level in pool else f"expected {level} in evaluate.pool"
 
 
 def _metric_hint(metric: str, known: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConfig
 from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
@@ -153,11 +154,16 @@ class SearchConfig(Section):
 
 
 class ConfirmConfig(Section):
-    """After the search: the best ``top`` trials, and the unsearched configuration as ``baseline``, with every seed."""
+    """After the search: the best ``top`` trials, and the unsearched configuration as ``baseline``, with every seed.
+
+    ``ensemble`` also reads the mean of their probabilities over the seeds, ``mc_dropout`` that of passes with dropout.
+    """
 
     top: Count = 2
     seeds: Annotated[tuple[Seed, ...], NotEmpty, AsTuple, Distinct] = (0, 1, 2)
     baseline: bool = True
+    ensemble: bool = False
+    mc_dropout: McDropoutConfig | None = None
 
 
 class ResourcesConfig(Section):
@@ -183,6 +189,8 @@ class StudyConfig(Section):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    pseudo: PseudoConfig | None = None
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     search: SearchConfig | None = None
     confirm: ConfirmConfig | None = None
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)

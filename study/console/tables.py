@@ -84,6 +84,27 @@ def confirm_table(result: StudyResult, *, width: int = 100) -> str:
     return "\n".join([title, *aligned(columns, cells, width=width), textwrap.fill(verdict(result), width)])
 
 
+def comparator_table(result: StudyResult, *, width: int = 100) -> str:
+    """Ensembles and dropout on the test split, and one sentence that says what their intervals mean."""
+    columns = [Column("trial"), Column("method"), Column("seeds", right=True), Column("value", right=True)]
+    columns += [Column("95 % interval", right=True), Column("over")]
+    cells = [
+        [
+            row.trial,
+            "ensemble" if row.kind == "ensemble" else "MC dropout",
+            str(len(row.seeds)),
+            number(row.value),
+            UNKNOWN if math.isnan(row.low) else f"{number(row.low)} to {number(row.high)}",
+            "patients" if row.kind == "ensemble" else "seeds",
+        ]
+        for row in result.comparators
+    ]
+    title = f"Other uses of the confirmed runs: {test_metric(result)}"
+    text = "An ensemble is one network: its interval holds for other patients, not for other seeds."
+    notes = [textwrap.fill(text, width)] if any(row.kind == "ensemble" for row in result.comparators) else []
+    return "\n".join([title, *aligned(columns, cells, width=width), *notes])
+
+
 def closing_text(result: StudyResult, places: Places, *, width: int = 100) -> str:
     """Everything that is printed when a study ends: trials, confirmation, places, the next commands."""
     blocks = [trials_table(result, width=width) if result.rows else "No trial has finished."]
@@ -91,6 +112,8 @@ def closing_text(result: StudyResult, places: Places, *, width: int = 100) -> st
         blocks.append("No trial is complete, so nothing can be ranked or confirmed.")
     if result.confirmed:
         blocks.append(confirm_table(result, width=width))
+    if result.comparators:
+        blocks.append(comparator_table(result, width=width))
     blocks.append(places_text(result, places))
     return "\n\n".join(blocks)
 

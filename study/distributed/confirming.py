@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from study.config import ConfirmConfig
 from study.distributed.searching import Search, ended_event
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
+from study.ensembles import ensemble_of, write_ensemble
 from study.errors import StudyError
-from study.standing import BASELINE, Candidate, choose_candidates, test_metric
+from study.standing import BASELINE, MC_DROPOUT, Candidate, choose_candidates, ensemble_stage, test_metric
 from study.types import Event, RunOutcome, RunSpec
+
+PREDICTIONS: Final = "predictions_test.parquet"
 
 
 def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
@@ -23,6 +26,8 @@ def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
     run_directly(pool, stage.missing_training(), concurrent=concurrent, on_event=stage.on_training, stop=search.stop)
     if not search.stop.is_set():
         run_directly(pool, stage.missing_tests(), concurrent=concurrent, on_event=stage.on_test, stop=search.stop)
+    if confirm.ensemble and not search.stop.is_set():
+        stage.average()
 
 
 class _Stage:
@@ -42,13 +47,41 @@ class _Stage:
 
     def missing_tests(self) -> list[RunSpec]:
         """Trained runs whose test metrics are not in the ledger yet; a run whose training failed has none."""
-        records = self.search.ledger.run_records()
         settled = {
             (record.trial, record.seed)
-            for record in records
-            if record.kind == "evaluate" or record.outcome.state == "failed"
+            for record in self.search.ledger.run_records()
+            if record.outcome.state == "failed" or (record.kind == "evaluate" and self._is_whole(record.outcome))
         }
         return [self._spec(trial, seed, "evaluate") for trial, seed in self.pairs if (trial, seed) not in settled]
+
+    def _is_whole(self, outcome: RunOutcome) -> bool:
+        """Whether a reading has all that is wanted now; dropout may have been asked for since."""
+        wanted = MC_DROPOUT + test_metric(self.search.ledger.metric).removeprefix("test/")
+        return self.confirm.mc_dropout is None or wanted in outcome.metrics
+
+    def average(self) -> None:
+        """The ensemble over the seeds of each configuration; one that lacks a seed has none."""
+        search, seeds = self.search, list(self.confirm.seeds)
+        read = {(record.trial, record.seed) for record in search.ledger.run_records() if record.kind == "evaluate"}
+        for trial, candidate in self.candidates.items():
+            kept = search.ledger.stage(ensemble_stage(trial))
+            if kept and kept["seeds"] == seeds:
+                continue
+            if not all((trial, seed) in read for seed in seeds):
+                text = f"no ensemble of {trial}: not all of its seeds could be trained"
+                search.observe(Event(kind="warning", text=text))
+                continue
+            folder = search.study_dir / "runs"
+            found = ensemble_of(
+                [folder / f"{trial}-s{seed}" / PREDICTIONS for seed in seeds],
+                metric=test_metric(search.ledger.metric).removeprefix("test/"),
+                pool=candidate.config.evaluate.pool,
+                pooling=candidate.config.evaluate.pooling,
+                seed=search.config.seed,
+            )
+            write_ensemble(found, folder / f"{trial}-ensemble" / PREDICTIONS)
+            numbers = {"value": found.value, "low": found.low, "high": found.high, "patients": found.num_patients}
+            search.ledger.record_stage(ensemble_stage(trial), {"seeds": seeds, **numbers, "metrics": found.metrics})
 
     def on_training(self, spec: RunSpec, kind: str, payload: Any) -> None:
         search = self.search

@@ -24,13 +24,15 @@ from study.distributed.objective import criterion_for, labels_to_draw, model_par
 from study.errors import InputError, StudyError
 from study.inference import Predictions, prediction_metrics, prediction_table
 from study.models import make_model
-from study.optimisation import TrainSettings, seed_step
+from study.optimisation import TrainSettings, autocast_for, resolve_precision, seed_step
+from study.stochastic import McDropout, Sampled, sample_split
 from study.training import RunParts, check_identity, predict
 from study.training.compiling import compile_pays
 from study.types import RunOutcome, SplitName
 
 logger = logging.getLogger(__name__)
 
+MC_DROPOUT = "mc_dropout"  # where its metrics stand, and how its files end
 SOURCE_SAMPLERS = ("source", "source_label")  # these balance sources; the others balance `data.segments`
 
 
@@ -83,6 +85,8 @@ def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> st
     sections["uncertainty"] = config.data.labels.uncertainty.model_dump(mode="json")
     del sections["train"]["checkpoint_every"], sections["train"]["metric"]
     content = {**sections, "metric": config.metric, "seed": seed, "data": dataset.fingerprint}
+    if config.metric.startswith(("val/breast/", "val/exam/")):
+        content["pooling"] = config.evaluate.pooling  # it decides which epoch is the best
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -128,9 +132,17 @@ def write_plan(plan: Plan, directory: Path, *, classes: Sequence[str]) -> PlanSu
 
 
 def evaluate_best(
-    parts: RunParts, directory: Path, *, split: SplitName, device: torch.device, write: bool
+    parts: RunParts,
+    directory: Path,
+    *,
+    split: SplitName,
+    device: torch.device,
+    write: bool,
+    mc_dropout: McDropout | None = None,
 ) -> RunOutcome:
     """Predict one split with the run's best weights; with ``write``, leave predictions and curves in ``directory``.
+
+    With ``mc_dropout`` also by passes with dropout, whose metrics stand under ``<split>/mc_dropout/``.
 
     Raises:
         StudyError: the run has no checkpoint, for example because it was never trained.
@@ -143,10 +155,52 @@ def evaluate_best(
     parts.network.to(device)
     parts.criterion.to(device)
     predictions = predict(parts, split=split, device=device)
-    metrics = prediction_metrics(predictions, parts.dataset, prefix=f"{split}/")
+    metrics = _metrics(predictions, parts, prefix=f"{split}/")
+    if mc_dropout is not None:
+        sampled = _sample(parts, mc_dropout, split=split, device=device)
+        metrics |= _metrics(sampled.predictions, parts, prefix=f"{split}/{MC_DROPOUT}/")
+        metrics[f"{split}/{MC_DROPOUT}/spread"] = float(np.mean(sampled.spread_n))
+        if write:
+            _write_sampled(directory, sampled, parts, split=split)
     if write:
         _write_files(directory, predictions, parts, split=split)
     return RunOutcome(state="complete", best_epoch=state.best_epoch, metrics=metrics, checkpoint=str(directory))
+
+
+def mc_dropout_of(config: StudyConfig, *, seed: int) -> McDropout | None:
+    """How the test split is sampled with dropout; None where the study file does not ask for it."""
+    wanted = config.confirm.mc_dropout if config.confirm else None
+    return None if wanted is None else McDropout(samples=wanted.samples, rate=wanted.rate, seed=seed)
+
+
+def _metrics(predictions: Predictions, parts: RunParts, *, prefix: str) -> dict[str, float]:
+    settings = parts.settings
+    return prediction_metrics(predictions, parts.dataset, prefix=prefix, pool=settings.pool, pooling=settings.pooling)
+
+
+def _sample(parts: RunParts, settings: McDropout, *, split: SplitName, device: torch.device) -> Sampled:
+    precision = resolve_precision(parts.settings.precision, device)
+    return sample_split(
+        parts.network,
+        parts.criterion,
+        parts.dataset,
+        settings=settings,
+        split=split,
+        device=device,
+        autocast=lambda: autocast_for(device, precision),
+    )
+
+
+def _write_sampled(directory: Path, sampled: Sampled, parts: RunParts, *, split: SplitName) -> None:
+    """``predictions_<split>_mc_dropout.parquet``: a predictions file, and how far the passes part in each row."""
+    dataset = parts.dataset
+    try:
+        table = dict(prediction_table(sampled.predictions, dataset)) | {"spread": sampled.spread_n.tolist()}
+        partial = directory / f".predictions_{split}_{MC_DROPOUT}.partial"
+        pq.write_table(pa.table(table), partial)
+        partial.replace(directory / f"predictions_{split}_{MC_DROPOUT}.parquet")
+    except OSError:
+        logger.exception("the files of run %s could not be written", directory.name)
 
 
 def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int, int]) -> TrainSettings:
@@ -181,6 +235,8 @@ def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int
         compile_pays=compile_pays(
             images=_epochs_before_pruning(config) * steps * train.batch_size, image_hw=image_hw, runs=_num_runs(config)
         ),
+        pool=config.evaluate.pool,
+        pooling=config.evaluate.pooling,
     )
 
 

@@ -16,7 +16,7 @@ from study.config import StudyConfig
 from study.data.augment import tune_malloc
 from study.data.sampling import Plan
 from study.distributed.objective import classes_to_draw
-from study.distributed.runs import build_run, evaluate_best, write_plan
+from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
 from study.errors import StudyError, TrainingFault
@@ -155,7 +155,10 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint)
     directory = Path(spec.directory)
     if spec.kind == "evaluate":
-        return evaluate_best(parts, directory, split="test", device=_device(), write=link.rank == 0)
+        mc_dropout = mc_dropout_of(config, seed=spec.seed)
+        return evaluate_best(
+            parts, directory, split="test", device=_device(), write=link.rank == 0, mc_dropout=mc_dropout
+        )
     stream_settings = StreamSettings(
         root=config.data.prepared,
         fingerprint=parts.dataset.fingerprint,

@@ -143,7 +143,9 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     rate = learning_rate(run.step - 1, settings, run.values)
     metrics = {"train/loss": run.losses.total / settings.steps_per_epoch, "train/lr": rate}
     metrics |= _losses_of(run.parts, predictions)
-    metrics |= prediction_metrics(predictions, run.parts.dataset, prefix="val/")
+    metrics |= prediction_metrics(
+        predictions, run.parts.dataset, prefix="val/", pool=settings.pool, pooling=settings.pooling
+    )
     result = EpochResult(
         epoch=run.epoch + 1,
         metrics=metrics,
