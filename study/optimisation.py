@@ -22,8 +22,8 @@ class TrainSettings:
     the head alone learns. ``patience`` ends a run whose metric has not become better for so many epochs. ``ema_decay``
     averages the weights (see :class:`WeightAverage`). ``channels_last`` auto takes that memory layout on GPUs, where it
     is faster. A rank's share of ``batch_size`` goes through the network in ``accumulate`` parts, which need less memory
-    and leave the loss as it is. ``compile`` auto compiles the network on GPUs if ``compile_pays``. ``pool`` adds metrics
-    of breasts or exams, whose views are pooled by ``pooling``.
+    and leave the loss as it is. ``compile`` auto compiles the network on GPUs if ``compile_pays``. ``pool`` adds
+    metrics of breasts or exams, whose views are pooled by ``pooling``.
     """
 
     epochs: int

@@ -17,7 +17,6 @@ FIXED: Final = {
     "seed": "a search uses one seed; confirm repeats with several",
     "strict": "it is about the file as a whole",
     "data": "it belongs to the prepared dataset",
-    "pseudo": "its labels are made before the search",
     "evaluate": "it says what is measured",
     "search": "it steers the search itself",
     "confirm": "it follows the search",

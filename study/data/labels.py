@@ -99,25 +99,29 @@ def change_training_labels(manifest: pd.DataFrame, settings: LabelSettings) -> p
 def finish_labels(manifest: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
     """Drop images that have no label of any task, with a reason; an image that lacks only some is kept.
 
+    With ``keep_unlabelled`` training images without any are kept, too, for a teacher to label.
+
     Raises:
         InputError: a split manifest in which no training image keeps a label.
     """
     has_none = manifest[[label_column(task) for task in settings.tasks]].isna().all(axis=1)
-    is_dropped = usable_rows(manifest) & has_none
+    is_kept = settings.keep_unlabelled & (manifest["split"] == "train") if "split" in manifest else False
+    is_dropped = usable_rows(manifest) & has_none & ~pd.Series(is_kept, index=manifest.index)
     was_left_out = manifest[f"{settings.task}_origin"] == "left_out"
     reason = pd.Series(settings.unknown, index=manifest.index, dtype="str").mask(was_left_out, LEFT_OUT)
     finished = manifest.assign(drop_reason=manifest["drop_reason"].mask(is_dropped, reason))
     if "split" in finished:
         is_used = usable_rows(finished).groupby(finished["patient_id"]).transform("any")
         finished["split"] = finished["split"].where(is_used, NO_SPLIT)
-        _check_training(finished)
+        _check_training(finished, has_none)
     return finished
 
 
-def _check_training(manifest: pd.DataFrame) -> None:
+def _check_training(manifest: pd.DataFrame, has_none: pd.Series) -> None:
     """Splits have training images before labels are left out, so that it is the experiment that took them all."""
-    if not (usable_rows(manifest) & (manifest["split"] == "train")).any():
-        left_out = int((manifest["drop_reason"] == LEFT_OUT).sum())
+    training = manifest["split"] == "train"
+    if not (usable_rows(manifest) & training & ~has_none).any():
+        left_out = int(((manifest["drop_reason"] == LEFT_OUT) | (usable_rows(manifest) & training)).sum())
         raise InputError(
             f"data.labels.leave_out takes every label of all {left_out} training images; expected some to train with",
             "leave out a smaller share",

@@ -77,7 +77,7 @@ class PreparedDataset:
 
     @functools.cached_property
     def manifest(self) -> pd.DataFrame:
-        """Usable images (with a label of at least one task, and pixels); the index is the row number from 0.
+        """Usable images (with pixels, and a label or kept without one); the index is the row number from 0.
 
         Raises:
             InputError: the table is missing or damaged, or the dataset was prepared again meanwhile.
@@ -86,8 +86,17 @@ class PreparedDataset:
         if read_about(self.root)["fingerprint"] != self.fingerprint:
             raise _replaced(self.root)
         labels = ["label", *map(label_column, tuple(self.tasks)[1:])]
-        usable = table[labels].notna().any(axis=1) & (table["shard"].fillna("") != "")
-        return table[usable].reset_index(drop=True)
+        wanted = table[labels].notna().any(axis=1)
+        if self.about.get("settings", {}).get("labels", {}).get("keep_unlabelled"):
+            wanted |= table["drop_reason"].fillna("") == ""
+        return table[wanted & (table["shard"].fillna("") != "")].reset_index(drop=True)
+
+    @functools.cached_property
+    def is_labelled_n(self) -> NDArray[np.bool_]:
+        """Whether each usable image has a label of any task, [N]."""
+        labels = ["label", *map(label_column, tuple(self.tasks)[1:])]
+        is_labelled: NDArray[np.bool_] = self.manifest[labels].notna().any(axis=1).to_numpy(dtype=bool)
+        return is_labelled
 
     @functools.cached_property
     def labels_n(self) -> NDArray[np.int64]:
@@ -132,8 +141,12 @@ class PreparedDataset:
         return shard_records(self.about)
 
     def rows(self, split: SplitName) -> NDArray[np.int64]:
-        """Row numbers of a split, ascending int64."""
-        return np.flatnonzero((self.manifest["split"] == split).to_numpy(dtype=bool))
+        """Row numbers of a split's images with a label, ascending int64."""
+        return np.flatnonzero((self.manifest["split"] == split).to_numpy(dtype=bool) & self.is_labelled_n)
+
+    def unlabelled_rows(self) -> NDArray[np.int64]:
+        """Row numbers of training images without any label, ascending int64."""
+        return np.flatnonzero((self.manifest["split"] == "train").to_numpy(dtype=bool) & ~self.is_labelled_n)
 
     def pixels(self, rows: NDArray[np.int64], *, out: Pixels | None = None) -> Pixels:
         """Copy the images of ``rows`` in their order, each in its frame.

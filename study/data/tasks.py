@@ -40,6 +40,7 @@ class LabelSettings:
     """What the study file says of labels; tasks by the names of ``CLASSES``.
 
     ``uncertainty`` goes by origin; ``leave_out``, ``flip`` and ``synthesise`` go by task and concern training images.
+    ``keep_unlabelled`` keeps those of them that have no label.
     """
 
     task: str = "birads3"
@@ -55,6 +56,7 @@ class LabelSettings:
     flip: Mapping[str, float] = field(default_factory=dict)
     synthesise: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    keep_unlabelled: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:

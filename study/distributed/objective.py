@@ -77,7 +77,8 @@ def labels_to_draw(
 
 def classes_to_draw(dataset: PreparedDataset) -> tuple[str, ...]:
     """Names of the classes of ``labels_to_draw``."""
-    return (*dataset.classes, UNLABELLED) if (dataset.labels_n < 0).any() else dataset.classes
+    lacks_n = dataset.labels_n[dataset.rows("train")] < 0
+    return (*dataset.classes, UNLABELLED) if lacks_n.any() else dataset.classes
 
 
 def criterion_for(
