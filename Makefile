@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test lint types floors unit long ray e2e bench clean
+.PHONY: help setup run test suites lint types floors unit ray e2e bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,14 +29,15 @@ $(STAMP): pyproject.toml requirements.lock
 	  f"{sys.executable} is Python {v[0]}.{v[1]}; study needs 3.11 or 3.12 (make PYTHON=python3.11 setup)")'
 	@echo "setup: installing requirements.lock into $(VENV) (some minutes the first time)" >&2
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 run: setup  ## Run a study: make run [FILE=search_spaces/quickstart.yaml]
 	$(BIN)/study run $(FILE)
 
-test: lint types floors unit long  ## Everything that must hold before a change goes in
+test: lint  ## Everything that must hold before a change goes in
+	@$(MAKE) -j 2 suites types floors
 
 lint: setup  ## Style and format
 	$(BIN)/ruff check .
@@ -51,8 +52,8 @@ floors: setup  ## Imports only go down
 unit: setup  ## Quick tests: no Ray, no whole studies
 	$(PYTEST) -q -n 2 -m "not ray and not e2e and not gpu"
 
-long: setup  ## Tests on a local Ray cluster and whole studies, side by side
-	$(PYTEST) -q -n 2 --dist loadgroup -m "ray or e2e"
+suites: setup  ## All tests: whole studies, a local Ray cluster and the quick tests side by side
+	$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder -m "not gpu"
 
 ray: setup  ## Tests on a local Ray cluster
 	$(PYTEST) -q -m ray

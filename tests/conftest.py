@@ -27,12 +27,22 @@ CLASSES = ("normal", "benign", "malignant")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Part the long tests into two groups that can run side by side, each with its own cluster and finished study."""
+    """Group the tests for side-by-side runs, the long groups first: studies, one cluster, then file by file."""
     for item in items:
-        if item.get_closest_marker("e2e") and item.path.name != "test_real_data.py":
-            item.add_marker(pytest.mark.xdist_group("studies"))
-        elif item.get_closest_marker("e2e") or item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_turn)
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("e2e") and item.path.name != "test_real_data.py":
+        return "studies"
+    if item.get_closest_marker("e2e") or item.get_closest_marker("ray"):
+        return "cluster"
+    return str(item.path)
+
+
+def _turn(item: pytest.Item) -> int:
+    return {"studies": 0, "cluster": 1}.get(_group(item), 2)
 
 
 def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0) -> Path:
