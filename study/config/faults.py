@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from study.config.names import LATER, NOW
 from study.config.paths import Place, bounds_text, find, known_paths, root, type_text
 from study.config.yamlfile import join
 from study.errors import ConfigError
@@ -94,8 +93,6 @@ def _faults_of(error: Mapping[str, Any], raw: Any) -> Iterator[Fault]:
         return
     if error["type"] == "extra_forbidden":
         yield Fault(path, unknown_key(path, raw))
-    elif isinstance(error["input"], str) and error["input"] in LATER.get(path, ()):
-        yield Fault(path, f"{show(error['input'])}: not available yet; use {NOW[path]}")
     elif error["type"] == "missing":
         yield Fault(path, f"missing; expected {type_text(place)}" if place else "missing")
     else:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from study.config.names import NUMBER_COLUMNS, SEGMENT_COLUMNS, SPLITS
 from study.space import SearchSpace, check_space
+from study.space.options import point_leaves
 from study.space.spelling import hint, show
 
 SOURCE_RULES: Final = (*SPLITS, "official")
@@ -131,6 +132,51 @@ def _as_space(value: object) -> SearchSpace:
     return space
 
 
+def _as_metrics(value: object) -> str | tuple[str, ...]:
+    """One metric, or several without repetition; a list of one is that one."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+        raise expected("a metric, as in val/auroc_macro, or a list of metrics")
+    names = _as_distinct(tuple(value))
+    return names[0] if len(names) == 1 else names
+
+
+def _metrics_to_raw(value: str | tuple[str, ...]) -> str | list[str]:
+    return value if isinstance(value, str) else list(value)
+
+
+def _as_constraints(value: object) -> dict[str, dict[str, float]]:
+    """Bounds of metrics: ``{val/segment_gap_auroc: {max: 0.05}}``."""
+    if not isinstance(value, Mapping):
+        raise expected("a mapping of metrics to bounds, as in {val/segment_gap_auroc: {max: 0.05}}")
+    faults = [fault for name, bounds in value.items() for fault in _bound_faults(str(name), bounds)]
+    if faults:
+        raise inside(faults)
+    return {str(name): {end: float(bound) for end, bound in bounds.items()} for name, bounds in value.items()}
+
+
+def _bound_faults(name: str, bounds: object) -> list[tuple[str, str]]:
+    if not isinstance(bounds, Mapping) or not bounds:
+        return [(name, f"{show(bounds)}: expected {{max: NUMBER}}, {{min: NUMBER}} or both")]
+    faults = []
+    for end, bound in bounds.items():
+        if end not in ("min", "max"):
+            faults.append((f"{name}.{end}", f"unknown key{hint(str(end), ('min', 'max')) or '; expected min or max'}"))
+        elif not _is_number(bound):
+            faults.append((f"{name}.{end}", f"{show(bound)}: expected a number"))
+    if not faults and "min" in bounds and "max" in bounds and bounds["min"] > bounds["max"]:
+        faults.append((name, f"min {bounds['min']:g} lies above max {bounds['max']:g}"))
+    return faults
+
+
+def _as_point(value: object) -> dict[str, Any]:
+    """A point of the search space by dotted path; groups are taken apart."""
+    if not isinstance(value, Mapping) or not value:
+        raise expected("a mapping of parameters to values, as in {optim.lr: 0.001}")
+    return dict(point_leaves(value))
+
+
 def _as_class_name(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_-])?", text):
         return text
@@ -184,6 +230,9 @@ Task = Literal["birads3", "birads", "acr", "binary", "density", "view", "classes
 ClassName = Annotated[str, AfterValidator(_as_class_name)]
 SourceRules = Annotated[dict[str, Any], PlainValidator(_as_source_rules)]
 Space = Annotated[SearchSpace, PlainValidator(_as_space), PlainSerializer(SearchSpace.to_raw)]
+Metrics = Annotated[str | tuple[str, ...], PlainValidator(_as_metrics), PlainSerializer(_metrics_to_raw)]
+Constraints = Annotated[dict[str, dict[str, float]], PlainValidator(_as_constraints)]
+Point = Annotated[dict[str, Any], PlainValidator(_as_point)]
 ShortSlug = Annotated[str, AfterValidator(_as_short_slug)]
 Segment = Annotated[Any, PlainValidator(_as_segment)]
 Vendor = Literal["Alpha", "Beta", "Gamma", "Delta"]

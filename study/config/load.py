@@ -27,6 +27,7 @@ from study.config.schema import (
     StudyConfig,
     TrainConfig,
 )
+from study.config.search_rules import space_advice, with_space_faults
 from study.config.searching import space_faults
 from study.config.tags import with_right_tags
 from study.config.tasks import TasksConfig
@@ -118,18 +119,22 @@ def check_raw(raw: dict[str, Any], known: Sequence[Fault] = ()) -> tuple[Partial
     faults = [*known, *faults, *rule_faults(view)]
     search = repaired.get("search")
     if isinstance(search, Mapping) and isinstance(search.get("space"), Mapping):
-        faults += [
-            fault for fault in space_faults(check_space(search["space"])[0], view, broken) if fault.path not in broken
-        ]
+        space, grammar = check_space(search["space"])
+        found = space_faults(space, view, broken)
+        found += [] if grammar else with_space_faults(space, view)
+        faults += [fault for fault in found if fault.path not in broken]
     if faults or config is None:
         return _partial(repaired, faults), faults
     sections = {name: getattr(config, name) for name in StudyConfig.model_fields}
-    return PartialStudy(valid=frozenset(sections), config=config, warnings=tuple(advice(view)), **sections), []
+    return PartialStudy(
+        valid=frozenset(sections), config=config, warnings=tuple(config_warnings(config)), **sections
+    ), []
 
 
 def config_warnings(config: StudyConfig) -> list[str]:
     """Sentences about settings that work but hardly mean what they say (class weights beside a balancing sampler)."""
-    return advice(View(config.model_dump(mode="json")))
+    view = View(config.model_dump(mode="json"))
+    return [*advice(view), *(space_advice(config.search.space, view) if config.search else ())]
 
 
 def _read_text(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from study.config.data_rules import classes_of
 from study.config.view import View
-from study.space import Fault
+from study.space import Branch, Fault, SpaceNode, check_space, providers, values_at
 from study.space.spelling import show
 
 # Samplers that show the classes in equal shares, at least inside a segment.
@@ -29,11 +29,13 @@ WHY_NOT: Final = (
 
 
 def possible(path: str, view: View) -> list[Any]:
-    """Values that a choice can take in the search, or the fixed one."""
-    node = _node(path, view)
-    searched = node.get("choice", node.get("int"))
-    values = list(searched) if isinstance(searched, list | tuple) else [view.get(path)]
-    return [value for value in values if value is not None]
+    """Values that a path can take in the search, or the fixed one."""
+    nodes = _providers(path, view)
+    options = [value for node in nodes for value in (_values(node) if path == node.path else values_at(node, path))]
+    values = [value for value in options if not isinstance(value, Branch)]
+    if not values or any(node.when or node.inside for node in nodes):
+        values.append(view.get(path))
+    return [value for i, value in enumerate(values) if value is not None and value not in values[:i]]
 
 
 def either(values: Sequence[Any], *, mark: str = " or ") -> str:
@@ -63,7 +65,7 @@ def accumulation_faults(view: View) -> Iterator[Fault]:
     count, name = view.number("train.accumulate"), view.get("loss.name")
     if count is not None and count > 1 and name in BATCH_LEVEL:
         yield Fault("train.accumulate", f"{count}: loss {name} cannot be accumulated: {WHY_NOT}; expected 1")
-    if not _node("train.accumulate", view) or not _node("loss.name", view):
+    if not _providers("train.accumulate", view) or not _providers("loss.name", view):
         return  # with one of them fixed, each value of the other is checked by itself
     counts = [count for count in together("train.accumulate", "loss.name", view) if count != 1]
     names = [name for name in together("loss.name", "train.accumulate", view) if name in BATCH_LEVEL]
@@ -115,12 +117,16 @@ def together(path: str, other: str, view: View) -> list[Any]:
 
 
 def _conditions(path: str, view: View) -> dict[str, list[Any]]:
-    when = _node(path, view).get("when")
-    conditions = when if isinstance(when, Mapping) else {}
-    return {key: list(value) if isinstance(value, list | tuple) else [value] for key, value in conditions.items()}
+    nodes = _providers(path, view)
+    return {condition.path: list(condition.values) for condition in nodes[0].when} if len(nodes) == 1 else {}
 
 
-def _node(path: str, view: View) -> Mapping[str, Any]:
-    space = view.get("search.space")
-    node = space.get(path) if isinstance(space, Mapping) else None
-    return node if isinstance(node, Mapping) else {}
+def _values(node: SpaceNode) -> list[Any]:
+    """The options of a parameter, or the ends of a range of whole numbers."""
+    return [node.low, node.high] if node.kind == "int" else list(node.choices)
+
+
+def _providers(path: str, view: View) -> list[SpaceNode]:
+    """The searched parameters that give a value to a path."""
+    raw = view.get("search.space")
+    return providers(path, check_space(raw)[0].nodes) if isinstance(raw, Mapping) else []

@@ -42,11 +42,6 @@ SUB_GRADES: Final = (*CLASS_NAMES["birads"][:3], "birads_4a", "birads_4b", "bira
 SPLITS: Final = ("train", "val", "test")
 NUMBER_COLUMNS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
 SEGMENT_COLUMNS: Final = ("source", "manufacturer", "model", "view", "laterality", "density", "image_kind")
-LATER: Final[dict[str, tuple[str, ...]]] = {
-    "search.algorithm": ("grid", "gp", "nsga2"),
-    "search.pruner.name": ("median", "percentile", "hyperband", "asha", "patient", "threshold", "wilcoxon"),
-}
-NOW: Final = {"search.algorithm": "tpe or random", "search.pruner.name": "none or successive_halving"}
 
 
 def class_names(task: str, *, classes: Sequence[str] = (), sub_grades: bool = False) -> tuple[str, ...]:

@@ -118,7 +118,8 @@ def with_defaults(raw: Any, place: Place | None = None) -> Any:
     if here.variants.get("") is StudyConfig and isinstance(raw.get("search"), Mapping):
         search = raw["search"]
         metric = search.get("metric", "")
-        filled["search"] = {"mode": mode_of(metric) if isinstance(metric, str) else None, **search}
+        first = metric[0] if isinstance(metric, list | tuple) and metric else metric
+        filled["search"] = {"mode": mode_of(first) if isinstance(first, str) else None, **search}
     for key, info in here.chosen[0].model_fields.items():
         if key in filled:
             filled[key] = with_defaults(filled[key], here.child(key))

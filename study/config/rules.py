@@ -5,7 +5,7 @@ fault in one place still gets every other fault reported.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -14,6 +14,7 @@ from study.config.data_rules import classes_of, data_advice, data_faults
 from study.config.loss_rules import either, loss_advice, loss_faults, possible, together
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
 from study.config.pixels import pixel_faults
+from study.config.search_rules import search_advice, search_faults
 from study.config.task_rules import task_faults
 from study.config.view import View
 from study.space import Fault
@@ -48,6 +49,7 @@ def rule_faults(view: View) -> list[Fault]:
             data_faults(view),
             pixel_faults(view),
             loss_faults(view),
+            search_faults(view),
             task_faults(view),
             comparator_faults(view),
             _budget_faults(view),
@@ -94,14 +96,7 @@ def _phantom_faults(view: View) -> Iterator[Fault]:
 
 
 def _budget_faults(view: View) -> Iterator[Fault]:
-    epochs, rung = view.number("train.epochs"), view.number("search.pruner.min_epochs")
-    if (
-        view.get("search.pruner.name") not in (None, "none")
-        and epochs is not None
-        and rung is not None
-        and rung > epochs
-    ):
-        yield Fault("search.pruner.min_epochs", f"{rung}: expected at most train.epochs, which is {epochs}")
+    epochs = view.number("train.epochs")
     frozen = view.number("optim.freeze_epochs")
     if epochs is not None and frozen is not None and frozen >= epochs:
         yield Fault("optim.freeze_epochs", f"{frozen}: expected less than train.epochs, which is {epochs}")
@@ -123,15 +118,27 @@ def metric_faults(view: View) -> Iterator[Fault]:
         message = "search.metric decides here; leave it out" if view.get("search") else _metric_message(alone, view)
         if message:
             yield Fault("train.metric", f"{show(alone)}: {message}")
-    metric, mode = view.get("search.metric"), view.get("search.mode")
-    if not isinstance(metric, str):
-        return
-    message = _metric_message(metric, view)
-    if message:
-        yield Fault("search.metric", f"{show(metric)}: {message}")
-    elif mode is not None and mode != mode_of(metric):
+    yield from _constraint_faults(view)
+    found, mode = view.get("search.metric"), view.get("search.mode")
+    metrics = [found] if isinstance(found, str) else list(found) if isinstance(found, list | tuple) else []
+    messages = [(metric, _metric_message(metric, view)) for metric in metrics if isinstance(metric, str)]
+    for i, (metric, message) in enumerate(messages):
+        if message:
+            yield Fault(
+                "search.metric" if isinstance(found, str) else f"search.metric.{i}", f"{show(metric)}: {message}"
+            )
+    if messages and mode is not None and not messages[0][1] and mode != mode_of(messages[0][0]):
+        metric = messages[0][0]
         better = "higher" if mode_of(metric) == "max" else "lower"
         yield Fault("search.mode", f"{show(mode)}: {metric} is better when it is {better}; expected {mode_of(metric)}")
+
+
+def _constraint_faults(view: View) -> Iterator[Fault]:
+    constraints = view.get("search.constraints")
+    for metric in constraints if isinstance(constraints, Mapping) else ():
+        message = _metric_message(str(metric), view)
+        if message:
+            yield Fault(f"search.constraints.{metric}", f"{show(metric)}: {message}")
 
 
 def _metric_message(metric: str, view: View) -> str | None:
@@ -185,7 +192,7 @@ def _segment_message(segment: str, view: View) -> str | None:
 
 def advice(view: View) -> list[str]:
     """Settings that work but hardly mean what they say; one sentence each."""
-    return [*loss_advice(view), *_without_effect(view), *data_advice(view)]
+    return [*loss_advice(view), *_without_effect(view), *search_advice(view), *data_advice(view)]
 
 
 def _without_effect(view: View) -> Iterator[str]:

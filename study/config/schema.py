@@ -14,12 +14,15 @@ from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
     Concurrent,
+    Constraints,
     Count,
     Distinct,
     Every,
     Fraction,
+    Metrics,
     NotEmpty,
     NotNegative,
+    Point,
     Positive,
     Rate,
     Seed,
@@ -33,6 +36,7 @@ from study.config.names import DEFAULT_METRIC, Mode, mode_of
 from study.config.record import Section
 from study.config.rules import View, rule_faults
 from study.config.tasks import TasksConfig
+from study.space import count
 
 
 class ModelConfig(Section):
@@ -128,29 +132,79 @@ class TrainConfig(Section):
 
 
 class PrunerConfig(Section):
-    """Which weak trials stop early: at ``min_epochs * reduction_factor**k`` one in ``reduction_factor`` stays."""
+    """Which weak trials stop early; no decision falls before ``min_epochs``.
 
-    name: Literal["none", "successive_halving"] = "none"
+    ``reduction_factor`` belongs to successive halving and hyperband, ``percentile`` (the share in percent that goes on)
+    to ``percentile``, ``startup_trials`` to it and ``median``, ``patience`` and ``min_delta`` to ``patience``,
+    ``lower`` and ``upper`` to ``threshold``, ``p_value`` to ``wilcoxon``.
+    """
+
+    name: Literal[
+        "none",
+        "median",
+        "percentile",
+        "successive_halving",
+        "hyperband",
+        "wilcoxon",
+        "patience",
+        "threshold",
+    ] = "none"
     min_epochs: Count = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 2
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    startup_trials: Count = 5
+    patience: Count = 5
+    min_delta: NotNegative = 0.0
+    lower: float | None = None
+    upper: float | None = None
+    p_value: Fraction = 0.1
+
+
+class BudgetConfig(Section):
+    """What ends a search beside ``trials``, whichever comes first; trials that run are finished.
+
+    ``hours`` count while the search runs; ``gpu_hours`` sum over the GPUs of all trials; ``target`` is a value of the
+    metric; ``no_better_in`` so many trials after the best one.
+    """
+
+    hours: Positive | None = None
+    gpu_hours: Positive | None = None
+    target: float | None = None
+    no_better_in: Count | None = None
 
 
 class SearchConfig(Section):
-    """What is searched, by which algorithm, for which metric; ``mode`` follows from the metric when it is left out."""
+    """What is searched, by which algorithm, for which metrics; ``mode`` follows from the first metric.
 
-    metric: str = DEFAULT_METRIC
+    Of several metrics the first one picks the best epoch of a trial. ``constraints`` bound other metrics of that epoch.
+    ``start_with`` are points to try first. ``trials`` may be missing where ``budget`` or a grid ends the search.
+    ``population`` is that of ``nsga2`` and ``cmaes``; null: by the size of the search.
+    """
+
+    metric: Metrics = DEFAULT_METRIC
     mode: Mode = "max"
-    algorithm: Literal["tpe", "random"] = "tpe"
-    trials: Count
+    algorithm: Literal["tpe", "random", "quasi_random", "grid", "gp", "cmaes", "nsga2"] = "tpe"
+    population: Annotated[int, Field(ge=4, le=1000)] | None = None
+    trials: Count | None = None
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    constraints: Constraints = Field(default_factory=dict)
     pruner: PrunerConfig = Field(default_factory=PrunerConfig)
+    start_with: Annotated[tuple[Point, ...], AsTuple] = ()
     space: Space
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that are optimised; the first decides on the best epoch."""
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @model_validator(mode="before")
     @classmethod
     def _mode_from_metric(cls, raw: object) -> object:
-        if isinstance(raw, Mapping) and "mode" not in raw and isinstance(raw.get("metric"), str):
-            return {**raw, "mode": mode_of(raw["metric"])}
-        return raw
+        if not isinstance(raw, Mapping) or "mode" in raw:
+            return raw
+        metric = raw.get("metric")
+        first = metric[0] if isinstance(metric, list | tuple) and metric else metric
+        return {**raw, "mode": mode_of(first)} if isinstance(first, str) else raw
 
 
 class ConfirmConfig(Section):
@@ -196,8 +250,13 @@ class StudyConfig(Section):
 
     @property
     def metric(self) -> str:
-        """What decides on the best epoch and the best trial."""
-        return self.search.metric if self.search else self.train.metric or DEFAULT_METRIC
+        """What decides on the best epoch and, alone or first, on the best trial."""
+        return self.search.metrics[0] if self.search else self.train.metric or DEFAULT_METRIC
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that the search optimises; ``metric`` alone without a search."""
+        return self.search.metrics if self.search else (self.metric,)
 
     @property
     def mode(self) -> Mode:
@@ -206,8 +265,13 @@ class StudyConfig(Section):
 
     @property
     def num_trials(self) -> int:
-        """Trials of the search; 1 where nothing is searched."""
-        return self.search.trials if self.search else 1
+        """Trials of the search: 1 where nothing is searched, the cells of a grid, 0 where only ``budget`` ends it."""
+        if self.search is None:
+            return 1
+        if self.search.algorithm == "grid":
+            cells = count(self.search.space) or 0
+            return min(cells, self.search.trials or cells)
+        return self.search.trials or 0
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

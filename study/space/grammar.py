@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from study.errors import ConfigError
-from study.space.conditions import circle_faults, condition_faults
-from study.space.nodes import Condition, Fault, Kind, Scalar, SearchSpace, SpaceNode, divides, same
+from study.space.conditions import circle_faults, condition_faults, overlap_faults
+from study.space.nodes import Condition, Fault, Kind, Scalar, SearchSpace, SpaceNode, divides
+from study.space.options import flatten, read_option, repeated
 from study.space.spelling import count_problems, hint, show
 
-KINDS: Final[tuple[Kind, ...]] = ("choice", "float", "int")
+KINDS: Final[tuple[Kind, ...]] = ("choice", "float", "int", "grid", "constant")
+LISTS: Final[tuple[Kind, ...]] = ("choice", "grid")
 KEYS: Final = (*KINDS, "scale", "step", "when")
 SCALES: Final = ("linear", "log")
-FORMS: Final = "one of {choice: [...]}, {float: [low, high]}, {int: [low, high]}"
+FORMS: Final = "one of {choice: [...]}, {float: [low, high]}, {int: [low, high]}, {grid: [...]}, {constant: value}"
+MAX_NODES: Final = 1000
 
 
 def parse_space(raw: object) -> SearchSpace:
@@ -39,49 +42,90 @@ def check_space(raw: object) -> tuple[SearchSpace, list[Fault]]:
     if not raw:
         example = "optim.lr: {float: [0.0001, 0.01]}"
         return SearchSpace(nodes=()), [Fault("", f"empty: expected at least one parameter, as in {example}")]
-    faults: list[Fault] = []
-    nodes: dict[str, SpaceNode] = {}
-    conditions: dict[str, tuple[Condition, ...]] = {}
-    for key, value in raw.items():
-        path = str(key)
-        conditions[path], found = _read_when(path, value)
-        node, node_faults = _read_node(path, value)
-        faults += node_faults + found
-        if node is not None and not found:
-            nodes[path] = replace(node, when=conditions[path])
-    faults += condition_faults(conditions, nodes) + circle_faults(conditions)
-    return SearchSpace(nodes=tuple(nodes.values())), faults
+    reading = _Reading()
+    lines = flatten(raw)
+    seen: set[str] = set()
+    for path, value in lines:
+        if path in seen:
+            reading.faults.append(Fault(path, "stands there twice, once in a group"))
+            continue
+        seen.add(path)
+        reading.line(path, value, place=path)
+    if len(reading.nodes) > MAX_NODES:
+        return SearchSpace(nodes=()), [Fault("", f"{len(reading.nodes)} parameters: expected at most {MAX_NODES}")]
+    nodes = list(reading.nodes.values())
+    places = {node.key: place for place, node in reading.nodes.items()}
+    faults = reading.faults + condition_faults(reading.conditions, reading.nodes)
+    faults += circle_faults(reading.conditions, reading.nodes) + overlap_faults(nodes, places)
+    return SearchSpace(nodes=tuple(nodes)), faults
 
 
-def _read_node(path: str, raw: object) -> tuple[SpaceNode | None, list[Fault]]:
-    """The parameter without its conditions when it is well formed on its own, and every fault of its line."""
+@dataclass(slots=True)
+class _Reading:
+    """What has been read: parameters and conditions by their place in the file, and the faults."""
+
+    nodes: dict[str, SpaceNode] = field(default_factory=dict)
+    conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def line(self, path: str, raw: object, *, place: str, inside: tuple[SpaceNode, int] | None = None) -> None:
+        """Read the line of one parameter, and of those that its options bring along."""
+        self.conditions[place], found = _read_when(place, raw)
+        node, brought, faults = _read_node(path, raw, place=place)
+        self.faults += faults + found
+        if node is None or found:
+            return
+        owner = {"inside": (inside[0].key, inside[1]), "owner_path": inside[0].path} if inside else {}
+        node = replace(node, when=self.conditions[place], **owner)  # type: ignore[arg-type]  # mypy sees one type
+        self.nodes[place] = node
+        for number, relative, line in brought:
+            below = f"{place}.{node.kind}.{number}.{relative}"
+            self.line(f"{path}.{relative}", line, place=below, inside=(node, number))
+
+
+Brought = list[tuple[int, str, Any]]
+
+
+def _read_node(path: str, raw: object, *, place: str) -> tuple[SpaceNode | None, Brought, list[Fault]]:
+    """The parameter without its conditions when it is well formed on its own, what it brings, and its faults."""
+    if isinstance(raw, Scalar):
+        return SpaceNode(path=path, kind="constant", choices=(raw,)), [], []
     if not isinstance(raw, Mapping):
-        return None, [Fault(path, f"{show(raw)}: expected {FORMS}")]
-    faults = [Fault(f"{path}.{key}", f"unknown key{hint(str(key), KEYS)}") for key in raw if key not in KEYS]
+        return None, [], [Fault(place, f"{show(raw)}: expected {FORMS}")]
+    faults = [Fault(f"{place}.{key}", f"unknown key{hint(str(key), KEYS)}") for key in raw if key not in KEYS]
     kinds = [kind for kind in KINDS if kind in raw]
     if len(kinds) != 1:
         found = f"{' and '.join(kinds)} together" if kinds else "no range"
-        return None, [*faults, Fault(path, f"{found}: expected {FORMS}")]
-    kind = kinds[0]
-    fields, kind_faults = _read_choices(path, raw) if kind == "choice" else _read_range(path, raw, kind=kind)
+        return None, [], [*faults, Fault(place, f"{found}: expected {FORMS}")]
+    kind, brought = kinds[0], Brought()
+    if kind in (*LISTS, "constant"):
+        fields, brought, kind_faults = _read_options(place, raw, kind=kind)
+    else:
+        fields, kind_faults = _read_range(place, raw, kind=kind)
     faults += kind_faults
-    return (None if faults else SpaceNode(path=path, kind=kind, **fields)), faults
+    return (None if faults else SpaceNode(path=path, kind=kind, **fields)), brought, faults
 
 
-def _read_choices(path: str, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    faults = [Fault(f"{path}.{key}", "only a float or int range has it") for key in ("scale", "step") if key in raw]
-    values = raw["choice"]
-    place = f"{path}.choice"
+def _read_options(place: str, raw: Mapping[str, Any], *, kind: Kind) -> tuple[dict[str, Any], Brought, list[Fault]]:
+    """The options of a choice or grid, or the one value of a constant."""
+    faults = [Fault(f"{place}.{key}", "only a float or int range has it") for key in ("scale", "step") if key in raw]
+    values, below = raw[kind], f"{place}.{kind}"
+    if kind == "constant":
+        value, lines, found = read_option(values, below)
+        found += [Fault(f"{below}.{path}", "a range: expected a value that stays the same") for path, _ in lines]
+        return {"choices": (value,)}, [], faults + found
     if not isinstance(values, list | tuple):
-        return {}, [*faults, Fault(place, f"{show(values)}: expected a list of values")]
+        return {}, [], [*faults, Fault(below, f"{show(values)}: expected a list of values")]
     if not values:
-        return {}, [*faults, Fault(place, "empty: expected at least one value")]
+        return {}, [], [*faults, Fault(below, "empty: expected at least one value")]
+    options, brought = [], Brought()
     for i, value in enumerate(values):
-        if not isinstance(value, Scalar):
-            faults.append(Fault(f"{place}.{i}", f"{show(value)}: expected text, a number, true, false or null"))
-        elif any(same(value, other) for other in values[:i]):
-            faults.append(Fault(f"{place}.{i}", f"{show(value)}: stands there twice"))
-    return {"choices": tuple(values)}, faults
+        option, lines, found = read_option(value, f"{below}.{i}")
+        faults += found
+        options.append(option)
+        brought += [(i, relative, line) for relative, line in lines]
+    faults += [] if faults else repeated(options, below)
+    return {"choices": tuple(options)}, brought, faults
 
 
 def _read_range(path: str, raw: Mapping[str, Any], *, kind: Kind) -> tuple[dict[str, Any], list[Fault]]:

@@ -122,6 +122,10 @@ def test_budget_is_not_the_rest_of_the_search() -> None:
     """Changing the metric or the space counts as more budget."""
     assert [path for path in settable_paths() if is_budget(path)] == [
         "search.trials",
+        "search.budget.hours",
+        "search.budget.gpu_hours",
+        "search.budget.target",
+        "search.budget.no_better_in",
         "confirm.top",
         "confirm.seeds",
         "confirm.baseline",
