@@ -40,9 +40,10 @@ def choose_candidates(config: StudyConfig, rows: Sequence[TrialRow]) -> list[Can
 
 
 def ranked_complete(rows: Sequence[TrialRow], *, mode: str) -> list[TrialRow]:
-    """Complete trials, best value first; equal values in trial order."""
+    """Complete trials that keep the constraints, best value first; equal ones in trial order, repeats left out."""
     sign = -1.0 if mode == "max" else 1.0
     complete = [row for row in rows if row.state == "complete" and row.value is not None]
+    complete = [row for row in complete if row.is_feasible and not row.repeats]
     return sorted(complete, key=lambda row: (sign * float(row.value or 0.0), int(row.trial)))
 
 
@@ -53,9 +54,8 @@ def is_done(ledger: Ledger, config: StudyConfig) -> bool:
 
 
 def left_to_search(ledger: Ledger) -> int:
-    """Trials that the search still has to finish: open ones and those not asked for yet."""
-    finished = sum(1 for row in ledger.rows() if row.state not in ("running", "waiting"))
-    return max(ledger.budget - finished, 0)
+    """Trials that the search still has to finish: open ones and those that its budget still allows."""
+    return ledger.left()
 
 
 def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -> StudyResult:
@@ -65,7 +65,7 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
     # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
     own = [
         RunRecord(
-            trial=row.trial, seed=config.seed, kind="train", outcome=RunOutcome(state="complete", metrics=row.metrics)
+            trial=row.trial, seed=row.seeds[0], kind="train", outcome=RunOutcome(state="complete", metrics=row.metrics)
         )
         for row in rows
     ]
@@ -92,6 +92,8 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
         comparators=tuple(comparators),
         trials_planned=config.num_trials,
         did_work=did_work,
+        metrics=ledger.metrics if len(ledger.metrics) > 1 else (),
+        over=ledger.over,
     )
 
 

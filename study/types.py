@@ -63,8 +63,11 @@ class RunOutcome:
 class TrialRow:
     """One line of the result table, for the terminal, for JSON and for figures.
 
-    ``value`` is the study's metric at the best epoch; ``metrics`` those of that epoch; ``curve`` is the metric of every
-    epoch; NaN where a metric is undefined.
+    ``value`` is the study's metric at the best epoch, ``values`` all that are optimised; ``metrics`` those of that
+    epoch; ``curve`` is the metric of every epoch; NaN where a metric is undefined. ``violations`` says by how much
+    which constraint is missed. ``repeats`` is the trial whose configuration and result this one has again, without
+    any training. ``seconds`` and ``images`` sum over the epochs; ``device_seconds`` count each GPU of the run, or each
+    worker where there is none.
     """
 
     trial: str
@@ -78,6 +81,18 @@ class TrialRow:
     mlflow_run_ids: tuple[str, ...] = ()
     checkpoint: str = ""
     reason: str = ""
+    values: tuple[float, ...] = ()
+    violations: Mapping[str, float] = field(default_factory=dict)
+    repeats: str = ""
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    images: int = 0
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the trial keeps every constraint."""
+        return not self.violations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +161,8 @@ class Event:
 class StudyResult:
     """Where a study stands: its table, its confirmation, and whether its budget is spent.
 
-    ``metric`` and ``mode`` are the study's; ``state`` is ``new``, ``running``, ``interrupted`` or ``done``.
+    ``metric`` and ``mode`` are the study's; ``state`` is ``new``, ``running``, ``interrupted`` or ``done``. ``metrics``
+    has all that are optimised when there are several; ``over`` says what ended the search.
     """
 
     study: str
@@ -158,3 +174,5 @@ class StudyResult:
     comparators: tuple[ComparatorRow, ...] = ()
     trials_planned: int = 0
     did_work: bool = True
+    metrics: tuple[str, ...] = ()
+    over: str = ""

@@ -233,7 +233,7 @@ class TestStudyFilePage:
         )
         tree = load_config(tmp_path / "my.yaml").model_dump(mode="json")
         experiments = {f"data.labels.{name}" for name in ("uncertainty", "leave_out", "flip", "synthesise")}
-        told_in_words = {"data.splits", "search.mode", "search.pruner", *experiments}
+        told_in_words = {"data.splits", "search.mode", "search.pruner", "search.budget", "search.trials", *experiments}
         checked = 0
         for path, default, _ in self.rows():
             if default == "needed" or path in told_in_words:

@@ -66,9 +66,11 @@ def _from_mlflow(name: str) -> "tuple[StudyConfig, StudyResult]":
     uri = os.environ["MLFLOW_TRACKING_URI"]
     rows = tuple(best_rows(uri, name))
     config = StudyConfig.model_validate(read_yaml(study_config_text(uri, name), name=f"study {name}").value)
-    search = config.search
-    metric, mode = (search.metric, search.mode) if search else ("val/auroc_macro", "max")
-    return config, StudyResult(study=name, state="interrupted", metric=metric, mode=mode, rows=rows)
+    metrics = config.metrics if len(config.metrics) > 1 else ()
+    result = StudyResult(
+        study=name, state="interrupted", metric=config.metric, mode=config.mode, rows=rows, metrics=metrics
+    )
+    return config, result
 
 
 def _with_runs(rows: "list[TrialRow]", uri: str, study: str) -> "list[TrialRow]":

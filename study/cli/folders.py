@@ -97,12 +97,12 @@ def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str) ->
         raise InputError(
             f"study {old.study!r} exists with another configuration:{lines}",
             f"{resume} goes on with the first one, --set study=NAME starts another study with the second "
-            "(search.trials, confirm and resources may change)",
+            "(search.trials, search.budget, confirm and resources may change)",
         )
-    if "search.trials" in paths and old.search and new.search and new.search.trials < old.search.trials:
+    if "search.trials" in paths and new.num_trials and new.num_trials < old.num_trials:
         raise InputError(
-            f"search.trials: {new.search.trials}; expected at least {old.search.trials}, the budget of {old.study!r}",
-            f"{resume} goes on with {old.search.trials}",
+            f"search.trials: {new.num_trials}; expected at least {old.num_trials}, the budget of {old.study!r}",
+            f"{resume} goes on with {old.num_trials}",
         )
 
 

@@ -1,5 +1,6 @@
 """The verbs that train: run, resume, confirm."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from study.cli.folders import (
     check_same_study,
     known_rows,
     ledger_url,
+    open_ledger,
     places,
     storage_root,
     store_config,
@@ -73,13 +75,16 @@ def confirm_study(name: str, *, storage: str) -> None:
     directory = study_directory(name, storage)
     config = stored_config(directory)
     if config.confirm is None:
-        top = {} if config.search is None else {"top": min(2, config.search.trials)}
+        top = {} if config.search is None else {"top": min(2, config.num_trials or 2)}
         config = type(config).model_validate({**config.model_dump(mode="json"), "confirm": top})
-    finished = sum(row.state in ("complete", "pruned", "failed") for row in known_rows(config, directory))
-    planned = config.search.trials if config.search else 1
-    if finished < planned:
+    ledger = open_ledger(config, directory)
+    with contextlib.closing(ledger) if ledger else contextlib.nullcontext():
+        left = ledger.left() if ledger else config.num_trials
+        finished = sum(row.state in ("complete", "pruned", "failed") for row in ledger.rows()) if ledger else 0
+    if left:
+        planned = f" of {config.num_trials}" if config.num_trials else ""
         raise InputError(
-            f"the search of study {name!r} is not over: {finished} of {planned} trials are finished",
+            f"the search of study {name!r} is not over: {finished}{planned} trials are finished",
             f"{program()} resume {name}{storage_option(storage)}",
         )
     _run(config, directory, storage=storage)

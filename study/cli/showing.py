@@ -87,7 +87,14 @@ def trial_record(row: "TrialRow") -> dict[str, Any]:
         "epochs": row.epochs,
         "mlflow_run_ids": list(row.mlflow_run_ids),
         "checkpoint": row.checkpoint,
-    }
+    } | _where_it_applies(row)
+
+
+def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
+    """What only some searches have: several metrics, missed constraints, configurations that came again."""
+    found: dict[str, Any] = {"values": list(row.values)} if len(row.values) > 1 else {}
+    found |= {"violations": dict(row.violations)} if row.violations else {}
+    return found | ({"repeats": row.repeats} if row.repeats else {})
 
 
 def show_logs(name: str, *, storage: str, lines: int) -> None:
@@ -159,7 +166,10 @@ def counts_text(result: "StudyResult") -> str:
     counts = Counter(row.state for row in result.rows)
     finished = sum(counts[state] for state in ("complete", "pruned", "failed"))
     parts = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    return f"{finished} of {result.trials_planned} trials" + (f" ({parts})" if parts else "")
+    planned = f" of {result.trials_planned}" if result.trials_planned else ""
+    repeats = sum(bool(row.repeats) for row in result.rows)
+    parts += f", {repeats} of them repeated without training" if repeats else ""
+    return f"{finished}{planned} trials" + (f" ({parts})" if parts else "")
 
 
 def table_width() -> int:

@@ -42,7 +42,7 @@ class _Stage:
     def missing_training(self) -> list[RunSpec]:
         """Runs not trained yet; the search has trained its own seed of every trial."""
         trained = {(record.trial, record.seed) for record in self.search.ledger.run_records() if record.kind == "train"}
-        own = {(trial, self.search.config.seed) for trial in self.candidates if trial != BASELINE}
+        own = {(trial, candidate.config.seed) for trial, candidate in self.candidates.items() if trial != BASELINE}
         return [self._spec(trial, seed, "train") for trial, seed in self.pairs if (trial, seed) not in trained | own]
 
     def missing_tests(self) -> list[RunSpec]:

@@ -190,7 +190,7 @@ def count_slots(config: StudyConfig, available: Capacity) -> int:
         )
     if config.resources.concurrent != "auto":
         return int(config.resources.concurrent)
-    runs = config.search.trials if config.search else 1
+    runs = config.num_trials or fitting_slots(config.resources, available)  # 0: only time ends the search
     if config.confirm is not None:
         runs = max(runs, len(config.confirm.seeds))
     return max(1, min(fitting_slots(config.resources, available), runs))

@@ -1,20 +1,21 @@
 """The search stage: Ray Tune places trials, the ledger decides them, warm slots run them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from study.config import StudyConfig, apply_params
 from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrainable
 from study.distributed.slots import SlotPool
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
-from study.ledger import Ledger
+from study.ledger import Ledger, LedgerTrial
 from study.tracking import Tracker
 from study.types import EpochResult, Event, RunOutcome, RunSpec
 
 Observe = Callable[[Event], None]
+MANY: Final = 1_000_000  # trials, where only time or a target ends the search
 MAX_LOST: Final = 10  # trials whose follower died, before the study is stopped
 
 
@@ -36,14 +37,16 @@ class Search:
         """The next trial, adopted or new."""
         if self.stop.is_set() or (self.pool is not None and self.pool.failure):
             return None
-        trial = self.ledger.next_trial()
+        while (trial := self.ledger.next_trial()) is not None and trial.repeats is not None:
+            self._tell_repeat(trial)
         if trial is None:
             return None
+        config = apply_params(self.config, trial.params)
         spec = make_spec(
             self.study_dir,
             str(trial.number),
-            self.config.seed,
-            config=apply_params(self.config, trial.params),
+            config.seed,
+            config=config,
             attempt=trial.attempt * RETRY_ROOM,
             reported_epoch=trial.reported_epoch,
             fingerprint=self.fingerprint,
@@ -53,6 +56,21 @@ class Search:
         )
         self.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, params=trial.params))
         return spec
+
+    def _tell_repeat(self, trial: LedgerTrial) -> None:
+        """A trial with the configuration of an earlier one has ended where it began."""
+        config, name = apply_params(self.config, trial.params), str(trial.number)
+        outcome = self.ledger.outcome(trial.number) or RunOutcome(state="complete")
+        self._mirror_repeat(name, trial.params, outcome)
+        self.observe(Event(kind="started", trial=name, seed=config.seed, params=trial.params))
+        value = outcome.metrics.get(self.ledger.metric)
+        text = f"the same configuration as trial {trial.repeats}: its result is used again"
+        self.observe(Event(kind="ended", trial=name, seed=config.seed, state=outcome.state, text=text, value=value))
+
+    def _mirror_repeat(self, name: str, params: Mapping[str, Any], outcome: RunOutcome) -> None:
+        config = apply_params(self.config, params)
+        self.tracker.start_run(name, config.seed, params=params, config=config, attempt=1, stage="search")
+        self.tracker.end_run(name, config.seed, outcome)
 
     def on_epoch(self, spec: RunSpec, result: EpochResult) -> bool:
         """Keep an epoch, and decide whether the trial goes on."""
@@ -88,10 +106,13 @@ class Search:
             outcome = self.ledger.outcome(int(row.trial))
             if outcome is None:
                 continue
+            if row.repeats:
+                self._mirror_repeat(row.trial, row.params, outcome)
+                continue
             for result in self.ledger.epochs(int(row.trial)):
-                self.tracker.log_epoch(row.trial, self.config.seed, result)
-            directory = self.study_dir / "runs" / f"{row.trial}-s{self.config.seed}"
-            self.tracker.end_run(row.trial, self.config.seed, outcome, artifacts=artifacts(directory))
+                self.tracker.log_epoch(row.trial, row.seeds[0], result)
+            directory = self.study_dir / "runs" / f"{row.trial}-s{row.seeds[0]}"
+            self.tracker.end_run(row.trial, row.seeds[0], outcome, artifacts=artifacts(directory))
 
 
 def ended_event(spec: RunSpec, outcome: RunOutcome, *, metric: str) -> Event:
@@ -124,7 +145,7 @@ def run_search(search: Search, pool: SlotPool, *, concurrent: int, remaining: in
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(search, specs),
             scheduler=LedgerScheduler(search, specs, refuse),
-            num_samples=remaining + MAX_LOST,
+            num_samples=(remaining if search.ledger.budget else MANY) + MAX_LOST,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",

@@ -139,7 +139,7 @@ def _run_stages(search: Search) -> None:
         _check_stopped(search, pool)
         _check_over(search.ledger)
         _check_any_complete(search.ledger)
-        search.ledger.record_stage(SEARCHED, str(config.num_trials))
+        search.ledger.record_stage(SEARCHED, search.ledger.over)
         if config.confirm is not None:
             search.observe(Event(kind="stage", text="confirming on the test split"))
             run_confirm(search, pool, concurrent=concurrent)

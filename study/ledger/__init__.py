@@ -7,11 +7,15 @@ stood, or to print its table.
 
 from study.ledger.book import Ledger
 from study.ledger.lock import LockHolder, lock_holder, lock_study
+from study.ledger.pruners import PRUNERS
 from study.ledger.pruning import HalvingPruner
 from study.ledger.records import LedgerStatus, LedgerTrial, Reading, RunRecord
 from study.ledger.storage import default_url
+from study.ledger.suggestion import ALGORITHMS
 
 __all__ = [
+    "ALGORITHMS",
+    "PRUNERS",
     "HalvingPruner",
     "Ledger",
     "LedgerStatus",

@@ -8,8 +8,13 @@ Optuna's own parameters, state and value:
     user attribute ``epoch:00003``     all metrics of an epoch (``EpochResult``)
     intermediate value at step 3       the study's metric after that epoch, NaN where it is undefined
     user attribute ``outcome``         how it ended (``RunOutcome``), with the reason of a failure
+    user attribute ``seed:00001``      the study's metric of one seed, where a trial has several
+    user attribute ``devices``         workers and GPUs of its run, for its cost
+    user attribute ``start_with``      the point of the study file that it tries
+    user attribute ``repeats``         the finished trial whose configuration, and so whose result, it has again
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -22,30 +27,33 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study.config import StudyConfig
+from study.config import StudyConfig, mode_of
 from study.errors import InputError
+from study.ledger.asking import Asking, ended, repeated, startup_of
+from study.ledger.budget import why_over
+from study.ledger.creating import count_trials, create_trial
 from study.ledger.lock import lock_study
-from study.ledger.notes import StudyNotes
-from study.ledger.pruning import HalvingPruner
+from study.ledger.pruners import make_pruner
 from study.ledger.records import LedgerStatus, LedgerTrial, epoch_to_json, outcome_to_json
 from study.ledger.storage import answered, find_study, open_storage
-from study.ledger.suggestion import make_sampler, suggest
+from study.ledger.stored import StoredTrials
 from study.ledger.table import best_epoch, epoch_key, epochs_of, row_of, value_at
-from study.space import SearchSpace, parse_space
 from study.types import EpochResult, RunOutcome, TrialRow
 
 FOREIGN: Final = "the trial was put into the ledger by another program"
 
 
-class Ledger(StudyNotes):
+class Ledger(StoredTrials):
     """The trials of one study. Made by `open`; methods raise EnvironmentFault when the database does not answer.
 
     With one trial at a time, the suggestion for trial n is a function of the study's seed, n and the finished trials
     before it, however often the process was killed in between.
 
     Attributes:
-        metric, mode: what the search optimises (``val/auroc_macro``, ``max`` where the study file has no search).
-        budget: number of trials; complete, pruned and failed ones count. Without a search it is 1, with no parameters.
+        metric, mode: what the search optimises (``val/auroc_macro``, ``max`` where the study file has no search); the
+            first one of several, all of which are in ``metrics``.
+        budget: number of trials; complete, pruned, failed and repeated ones count. 0 when other limits alone end the
+            search. Without a search it is 1, with no parameters.
         pruned_at_open: trials that were found running and stopped, as their last epoch had decided so already.
     """
 
@@ -57,17 +65,19 @@ class Ledger(StudyNotes):
         self.name: str = config.study
         self.metric: str = config.metric
         self.mode: Literal["max", "min"] = config.mode
+        self.metrics: tuple[str, ...] = config.metrics
         self.budget: int = config.num_trials
         self.pruned_at_open: tuple[int, ...] = ()
-        self._algorithm: str = search.algorithm if search else "random"
         self._seed: int = config.seed
         self._max_epochs: int = config.train.epochs
-        self._space = _space_of(search.space) if search else None
-        self._startup_trials = 0
+        self._asking = Asking(config)
         self._adopted: list[int] = []
         self._rows: dict[int, TrialRow] = {}
         self._study = optuna.load_study(
-            study_name=self.name, storage=storage, sampler=RandomSampler(), pruner=_pruner_of(search)
+            study_name=self.name,
+            storage=storage,
+            sampler=RandomSampler(),
+            pruner=make_pruner(search.pruner if search else None, max_epochs=self._max_epochs, seed=self._seed),
         )
 
     @classmethod
@@ -86,9 +96,10 @@ class Ledger(StudyNotes):
         """
         storage = open_storage(url, create=not read_only)
         if not read_only:
-            is_max = config.mode == "max"
-            direction = StudyDirection.MAXIMIZE if is_max else StudyDirection.MINIMIZE
-            optuna.create_study(study_name=config.study, storage=storage, directions=[direction], load_if_exists=True)
+            modes = [config.mode, *(mode_of(metric) for metric in config.metrics[1:])]
+            directions = [StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE for mode in modes]
+            with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
+                optuna.create_study(study_name=config.study, storage=storage, directions=directions)
         ledger = cls(storage, find_study(storage, config.study), config=config, read_only=read_only)
         ledger._check_search()
         if not read_only:
@@ -112,14 +123,33 @@ class Ledger(StudyNotes):
                 reported_epoch=max(epochs, default=0),
                 attempt=attempt,
             )
-        number = self._storage.get_n_trials(self._study_id)
-        if number >= self.budget:
+        self.start_clock()
+        self._load()
+        if self.over:
             return None
-        sampler = make_sampler(self._algorithm, seed=self._seed, number=number, startup_trials=self._startup_trials)
-        draft = suggest(self._storage, self._space, study=self.name, sampler=sampler, number=number)
-        draft.user_attrs = {**draft.user_attrs, "attempt": 1}
-        self._storage.create_new_trial(self._study_id, template_trial=draft)
-        return LedgerTrial(number=number, params=draft.user_attrs["params"])
+        return self._create()
+
+    @property
+    def over(self) -> str:
+        """Why no new trial begins any more; empty while one may."""
+        limits, rows = self._asking.limits, sorted(self._rows.items())
+        return why_over(
+            [row for _, row in rows],
+            replace(limits, trials=self.budget or None),
+            mode=self.mode,
+            hours=self.hours_run() if limits.hours is not None else 0.0,
+            known=self._asking.num_known,
+            started=self._asking.num_taken,
+        )
+
+    @answered
+    def left(self) -> int:
+        """Trials that still have to end: those that run, and those that may begin (1 where their number is open)."""
+        rows = self.rows()
+        running = sum(row.state in ("running", "waiting") for row in rows)
+        if self.over:
+            return running
+        return max(0, self.budget - len(rows)) + running if self.budget else running + 1
 
     def hand_back(self, number: int) -> None:
         """A trial that was handed out and lost its follower: it is the next one to be handed out again."""
@@ -159,26 +189,22 @@ class Ledger(StudyNotes):
         trial = self._trial(number)
         if trial.state.is_finished() or outcome.state in {"running", "waiting"}:
             return
-        kept, value = self._judged(trial, outcome)
+        kept, values = self._judged(trial, outcome)
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(kept.state, TrialState.FAIL)
-        self._storage.set_trial_user_attr(self._id(number), "outcome", outcome_to_json(kept))
-        self._storage.set_trial_state_values(self._id(number), state, None if value is None else [value])
+        over = ended(trial, state=state, values=values, outcome=outcome_to_json(kept))
+        self._storage.set_trial_user_attr(self._id(number), "outcome", over.user_attrs["outcome"])
+        self._storage.set_trial_state_values(self._id(number), state, values)
+        self._take(over)
 
     @answered
     def rows(self) -> list[TrialRow]:
         """One row per trial, in the order of their numbers, running ones included."""
         rows = []
         for trial in self._trials():
-            row = self._rows.get(trial.number) or row_of(trial, metric=self.metric, mode=self.mode, seed=self._seed)
-            if trial.state.is_finished():
-                self._rows[trial.number] = row
-            rows.append(row)
+            if trial.number not in self._rows:
+                self._asking.take(trial)
+            rows.append(self._rows.get(trial.number) or self._row(trial))
         return rows
-
-    @answered
-    def epochs(self, number: int) -> list[EpochResult]:
-        """All reported epochs of a trial, in order."""
-        return [result for _, result in sorted(epochs_of(self._trial(number)).items())]
 
     @answered
     def outcome(self, number: int) -> RunOutcome | None:
@@ -191,8 +217,9 @@ class Ledger(StudyNotes):
         return dict(Counter(row.state for row in self.rows()))
 
     def best(self) -> TrialRow | None:
-        """The complete trial with the best value, the earlier one of equals; None when there is none."""
+        """The complete trial with the best value (the earlier one of equals) that keeps the constraints, if any."""
         complete = [row for row in self.rows() if row.state == "complete" and row.value is not None]
+        complete = [row for row in complete if row.is_feasible]
         sign = 1 if self.mode == "max" else -1
         return max(complete, key=lambda row: sign * (row.value or 0.0), default=None)
 
@@ -209,21 +236,55 @@ class Ledger(StudyNotes):
         self._storage.remove_session()
 
     def _check_search(self) -> None:
-        """Hold the ledger to the metric it was made for, and to the same length of random search when it grows."""
-        wanted = {"metric": self.metric, "mode": self.mode}
+        """Hold the ledger to the metrics it was made for, and to the same length of random search when it grows."""
+        wanted: dict[str, Any] = {"metric": self.metric, "mode": self.mode}
+        wanted |= {"metrics": list(self.metrics)} if len(self.metrics) > 1 else {}
         kept = self.stage("search_settings")
         if kept is None:
-            kept = {**wanted, "startup_trials": min(10, max(4, self.budget // 2))}
+            kept = {**wanted, "startup_trials": startup_of(self.budget)}
             if not self._read_only:
                 self.record_stage("search_settings", kept)
-        found = {key: kept[key] for key in wanted}
+        found = {key: value for key, value in kept.items() if key in ("metric", "mode", "metrics")}
         if found != wanted:
             raise InputError(
-                f"the ledger of study {self.name} holds {found['metric']} ({found['mode']}), "
-                f"the study file asks for {self.metric} ({self.mode})",
+                f"the ledger of study {self.name} holds {_metrics_text(found)}, "
+                f"the study file asks for {_metrics_text(wanted)}",
                 "give the study another name, or set search.metric and search.mode back",
             )
-        self._startup_trials = int(kept["startup_trials"])
+        self._asking.settle(int(kept["startup_trials"]))
+
+    def _create(self) -> LedgerTrial | None:
+        """Suggest and store the next trial; one that has an earlier one's configuration is stored as finished."""
+        draft, original = self._asking.draft()
+        if draft is None:
+            return None
+        if original is not None:
+            first = self._trial(original)
+            outcome = replace(RunOutcome(**first.user_attrs["outcome"]), metrics=self._row(first).metrics)
+            draft = repeated(draft, first, outcome=outcome_to_json(outcome))
+        create_trial(self._storage, self._study_id, draft)
+        self._take(draft)
+        return LedgerTrial(number=draft.number, params=draft.user_attrs["params"], repeats=original)
+
+    def _load(self) -> None:
+        """Take the trials in once, and again when another program has added some."""
+        if count_trials(self._storage, self._study_id) != self._asking.num_taken:
+            for trial in self._trials():
+                self._take(trial)
+
+    def _take(self, trial: FrozenTrial) -> None:
+        self._asking.take(trial)
+        if trial.state.is_finished():
+            self._row(trial)
+            if self._asking.limits.hours is not None and not self._read_only:
+                self.keep_time()
+
+    def _row(self, trial: FrozenTrial) -> TrialRow:
+        constraints = self._asking.constraints
+        row = row_of(trial, metric=self.metric, mode=self.mode, seed=self._seed, constraints=constraints)
+        if trial.state.is_finished():
+            self._rows[trial.number] = row
+        return row
 
     def _adopt(self) -> None:
         """Queue the trials that were running; stop those whose last epoch had decided so, fail those not from us."""
@@ -253,7 +314,7 @@ class Ledger(StudyNotes):
             return False
         return self._study.pruner.prune(self._study, trial)
 
-    def _judged(self, trial: FrozenTrial, outcome: RunOutcome) -> tuple[RunOutcome, float | None]:
+    def _judged(self, trial: FrozenTrial, outcome: RunOutcome) -> tuple[RunOutcome, list[float] | None]:
         if outcome.state == "failed":
             return outcome, None
         epochs, last = epochs_of(trial), trial.last_step
@@ -261,32 +322,16 @@ class Ledger(StudyNotes):
         epoch = best if outcome.state == "complete" else last or 0
         metrics: Mapping[str, float] = epochs[epoch].metrics if epoch in epochs else outcome.metrics
         kept = replace(outcome, best_epoch=best, metrics=outcome.metrics or dict(metrics))
-        value = metrics.get(self.metric)
-        if value is None:
-            return replace(kept, state="failed", reason=f"epoch {epoch} has no {self.metric}"), None
-        if not math.isfinite(value):
-            return replace(kept, state="failed", reason=f"{self.metric} is {value} at epoch {epoch}"), None
-        return kept, float(value)
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._id(number))
-
-    def _id(self, number: int) -> int:
-        """Optuna's key of the trial in the database."""
-        try:
-            return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        except KeyError as error:
-            raise InputError(f"study {self.name} has no trial {number}", "look at `study status`") from error
+        for name in self.metrics:
+            value = metrics.get(name)
+            if value is None:
+                return replace(kept, state="failed", reason=f"epoch {epoch} has no {name}"), None
+            if not math.isfinite(value):
+                return replace(kept, state="failed", reason=f"{name} is {value} at epoch {epoch}"), None
+        return kept, [float(metrics[name]) for name in self.metrics]
 
 
-def _space_of(space: Any) -> SearchSpace:
-    return space if isinstance(space, SearchSpace) else parse_space(space)
-
-
-def _pruner_of(search: Any) -> optuna.pruners.BasePruner:
-    if search is None or search.pruner is None or search.pruner.name == "none":
-        return optuna.pruners.NopPruner()
-    return HalvingPruner(min_epochs=search.pruner.min_epochs, reduction_factor=search.pruner.reduction_factor)
+def _metrics_text(kept: Mapping[str, Any]) -> str:
+    """The metrics of a search for a message: ``val/qwk (max)``, ``val/qwk and val/ece``."""
+    names = kept.get("metrics")
+    return " and ".join(names) if names else f"{kept['metric']} ({kept['mode']})"

@@ -1,13 +1,15 @@
 """What the ledger keeps about the study as a whole: confirmation runs, test readings, stages.
 
-Every note is one attribute of the Optuna study under its own key, so nothing is ever rewritten:
+Every note is one attribute of the Optuna study under its own key, so hardly anything is ever rewritten:
 
     run:<kind>:<trial>:<seed>     how a run of the confirmation ended
     attempt:<trial>:<seed>        how often that run was begun
     test:<time>:<trial>:<seed>    a reading of the test split
     stage:<name>                  a phase that is over, the fingerprint of the data, and the like
+    clock:<time>                  seconds that the search ran in the session that began then; the one note that grows
 """
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +28,26 @@ class StudyNotes:
         self._storage = storage
         self._study_id = study_id
         self._read_only = read_only
+        self._session: tuple[str, float] | None = None
+
+    def start_clock(self) -> None:
+        """From now on the search runs; the first call of a session counts."""
+        if self._session is None:
+            self._session = (datetime.now(UTC).isoformat(), time.monotonic())
+
+    @answered
+    def keep_time(self) -> None:
+        """Keep how long the search has run in this session."""
+        if self._session is not None:
+            self._note(f"clock:{self._session[0]}", time.monotonic() - self._session[1])
+
+    @answered
+    def hours_run(self) -> float:
+        """How long the search has run, in all sessions."""
+        own = f"clock:{self._session[0]}" if self._session else ""
+        kept = {key: float(value) for key, value in self._notes().items() if key.startswith("clock:")}
+        now = time.monotonic() - self._session[1] if self._session else 0.0
+        return (sum(seconds for key, seconds in kept.items() if key != own) + now) / 3600
 
     @answered
     def claim_run(self, trial: str, seed: int) -> int:

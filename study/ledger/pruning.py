@@ -1,7 +1,7 @@
 """Asynchronous successive halving as a pure function of what the trials have reported."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import optuna
 from optuna.study import StudyDirection
@@ -37,6 +37,10 @@ class HalvingPruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether ``trial`` has to stop after its last reported epoch; False between rungs."""
+        return self.prune_among(study.get_trials(deepcopy=False), trial, direction=study.direction)
+
+    def prune_among(self, trials: Sequence[FrozenTrial], trial: FrozenTrial, *, direction: StudyDirection) -> bool:
+        """The same, compared with some trials alone."""
         last = trial.last_step
         if last is None:
             return False
@@ -46,8 +50,8 @@ class HalvingPruner(optuna.pruners.BasePruner):
         value = trial.intermediate_values[last]
         if math.isnan(value):
             return True
-        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        is_max = study.direction == StudyDirection.MAXIMIZE
+        others = [other for other in trials if other.number != trial.number]
+        is_max = direction == StudyDirection.MAXIMIZE
         return not all(self._goes_on(value, _values_at(others, rung), is_max=is_max) for rung in reached)
 
     def _rungs(self, last: int) -> Iterator[int]:

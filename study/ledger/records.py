@@ -11,12 +11,16 @@ RunKind = Literal["train", "evaluate"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerTrial:
-    """A trial to be run: a new one has ``attempt`` 1, an adopted one a higher one and its last known epoch."""
+    """A trial to be run: a new one has ``attempt`` 1, an adopted one a higher one and its last known epoch.
+
+    One with ``repeats`` is finished already: it has the configuration, and so the result, of that earlier trial.
+    """
 
     number: int
     params: Mapping[str, Any]
     reported_epoch: int = 0
     attempt: int = 1
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

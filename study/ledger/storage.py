@@ -19,6 +19,22 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NETWORK: Final = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "fuse",
+    "lustre",
+    "beegfs",
+    "gpfs",
+    "ceph",
+    "gluster",
+    "afs",
+    "ocfs",
+    "gfs",
+)
+MOUNTS: Final = Path("/proc/self/mounts")
 SQLITE_TIMEOUT_S: Final = 60.0  # how long the writer waits for a reader, and a reader for the writer
 CONNECT_TIMEOUT_S: Final = 15
 
@@ -53,6 +69,8 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         backend = RDBStorage(
             plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
         )
+        if is_file and create and address.database:
+            _write_ahead(backend, Path(address.database))
         return optuna.storages.get_storage(backend)
     except (ImportError, NoSuchModuleError) as error:
         raise EnvironmentFault(
@@ -123,6 +141,31 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.exists():
         raise InputError(f"there is no ledger at {path}", "check the name of the study, or run it first")
+
+
+def _write_ahead(backend: RDBStorage, path: Path) -> None:
+    """Let SQLite append to a log instead of rewriting pages: a third of the time per write, and readers never wait.
+
+    The log needs memory that all processes share, so a file on a network keeps SQLite's usual journal.
+    """
+    mode = "DELETE" if is_on_network(path) else "WAL"
+    with backend.engine.connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA journal_mode={mode}")
+
+
+def is_on_network(path: Path, mounts: Path = MOUNTS) -> bool:
+    """Whether a file lies on a file system that other machines can see, as far as the table of mounts tells."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True  # unknown, so the journal that works everywhere
+    place, best, kind = path.resolve(), -1, ""
+    for line in lines:
+        _, point, found, *_ = line.split(" ")
+        folder = Path(point.replace("\\040", " "))
+        if place.is_relative_to(folder) and len(folder.parts) >= best:
+            best, kind = len(folder.parts), found
+    return kind.startswith(NETWORK)
 
 
 def _shown(address: URL) -> str:

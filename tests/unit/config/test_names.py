@@ -69,3 +69,12 @@ def test_phantom_and_sources() -> None:
     assert place is not None
     assert set(place.variants) == set(SOURCES)
     assert CLASS_NAMES["birads3"] == tuple(CLASSES3)
+
+
+def test_algorithms_and_pruners() -> None:
+    """The study file offers an algorithm or a pruner that does not exist, or hides one that does."""
+    from study.config import PrunerConfig, SearchConfig
+    from study.ledger import ALGORITHMS, PRUNERS
+
+    assert set(literal_of(SearchConfig, "algorithm")) == set(ALGORITHMS)
+    assert set(literal_of(PrunerConfig, "name")) == set(PRUNERS)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
+from study.config import PrunerConfig
 from study.ledger import Ledger
 from study.types import EpochResult, RunOutcome
 
@@ -22,21 +23,30 @@ SPACE = {
 }
 
 
-def make_config(*, trials=6, epochs=4, seed=7, algorithm="tpe", pruner="successive_halving", mode="max", space=None):
+def make_config(
+    *, trials=6, epochs=4, seed=7, algorithm="tpe", pruner="successive_halving", mode="max", space=None, **more
+):
+    """What the ledger reads of a study file; ``more`` replaces fields of the search."""
     search = SimpleNamespace(
         metric=METRIC,
+        metrics=(METRIC,),
         mode=mode,
         algorithm=algorithm,
         trials=trials,
-        pruner=SimpleNamespace(name=pruner, min_epochs=1, reduction_factor=2),
+        population=None,
+        budget=SimpleNamespace(hours=None, gpu_hours=None, target=None, no_better_in=None),
+        constraints={},
+        start_with=(),
+        pruner=PrunerConfig(name=pruner),
         space=space or SPACE,
     )
+    vars(search).update(more)
     return config_of(search, seed=seed, epochs=epochs)
 
 
 def config_of(search, *, seed=7, epochs=4):
     """What the ledger reads of a study file; ``search`` None is a file that searches nothing."""
-    shown = search or SimpleNamespace(metric=METRIC, mode="max", trials=1)
+    shown = search or SimpleNamespace(metric=METRIC, metrics=(METRIC,), mode="max", trials=1)
     return SimpleNamespace(
         study="quick",
         seed=seed,
@@ -45,6 +55,8 @@ def config_of(search, *, seed=7, epochs=4):
         metric=shown.metric,
         mode=shown.mode,
         num_trials=shown.trials,
+        metrics=shown.metrics,
+        resources=SimpleNamespace(workers=1, gpus_per_worker=0),
     )
 
 

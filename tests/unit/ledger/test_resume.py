@@ -166,7 +166,7 @@ def test_budget_may_grow(tmp_path, tools):
     tools.run_search(tools.make_url(tmp_path), tools.make_config(trials=3, epochs=1))
     longer = tools.run_search(tools.make_url(tmp_path), tools.make_config(trials=5, epochs=1))
     assert len(longer.rows()) == 5
-    assert longer._startup_trials == 4
+    assert longer._asking._suggester.settings.startup_trials == 4
     assert Ledger.open(tools.make_url(tmp_path), config=tools.make_config(trials=2, epochs=1)).next_trial() is None
 
 
