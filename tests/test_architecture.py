@@ -194,6 +194,28 @@ class TestTablesAndSchema:
             name: set(params) for name, params in loss_variants().items()
         }
 
+    def test_losses_of_tasks(self):
+        """An auxiliary task can be given every loss, and no other."""
+        from study.config.task_rules import LOSS_RECORDS
+        from study.config.tasks import LossName
+        from study.losses import LOSSES
+
+        assert set(get_args(LossName)) == set(LOSS_RECORDS) == set(LOSSES)
+
+    def test_tasks(self):
+        """The file can weigh every task that data can have, and the reconstruction."""
+        from study.config.tasks import TasksConfig
+        from study.data.tasks import CLASSES
+
+        assert set(TasksConfig.model_fields) == {*CLASSES, "reconstruction"}
+
+    def test_parameters_of_networks(self):
+        """Parameters of networks have the same names in code and schema."""
+        from study.config import ModelConfig
+        from study.models import MODEL_PARAMS
+
+        assert {name for params in MODEL_PARAMS.values() for name in params} <= set(ModelConfig.model_fields)
+
     def test_samplers(self):
         """Samplers have the same names in code and schema."""
         from study.config.schema import SamplerConfig

@@ -116,10 +116,19 @@ def _mask_places(data: DataConfig, manifest: pd.DataFrame) -> list[str]:
 
 
 def request_digest(data: DataConfig, manifest: pd.DataFrame, key: bytes) -> str:
-    """Keyed hash of all that decides what the dataset will hold; an equal one means that nothing has changed."""
-    columns = sorted(set(manifest.columns) - {"path", "file_exists", "mask"})
+    """Keyed hash of all that decides what the dataset will hold; an equal one means that nothing has changed.
+
+    How doubtful labels are is applied when a batch is made, and its change prepares nothing anew; but a flipped label
+    may keep the doubt that it had here.
+    """
+    left_out = {"path", "file_exists", "mask"}
+    labels = data.labels.model_dump(mode="json")
+    if not any(data.labels.flip.model_dump().values()):
+        del labels["uncertainty"]
+        left_out |= {f"{task}_uncertainty" for task in data.labels.tasks}
+    columns = sorted(set(manifest.columns) - left_out)
     rows = pd.util.hash_pandas_object(manifest[columns].astype("str"), index=False).to_numpy()
-    settings = json.dumps(public_settings(data), sort_keys=True)
+    settings = json.dumps(public_settings(data) | {"labels": labels}, sort_keys=True)
     return hashlib.blake2b(settings.encode() + rows.tobytes(), key=key, digest_size=16).hexdigest()
 
 

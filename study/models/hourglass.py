@@ -105,8 +105,8 @@ class Hourglass(nn.Module):
         if self.decoder is None:
             return outputs_no
         drawn_nchw = self._drawn(self.decoder, levels[-1], pixels_nchw)
-        error_n = (drawn_nchw.float() - pixels_nchw.float()).square().mean(dim=(1, 2, 3))
-        return torch.cat([outputs_no.float(), error_n[:, None]], dim=1)
+        error_n = (_single(drawn_nchw) - _single(pixels_nchw)).square().mean(dim=(1, 2, 3))
+        return torch.cat([_single(outputs_no), error_n[:, None]], dim=1)
 
     def encode(self, pixels_nchw: Tensor) -> list[Tensor]:
         """Raw output of each level for pixels from 0 to 1; the last one is [N, 256, H / 64, W / 64], rounded up."""
@@ -215,6 +215,11 @@ def _separable(before: int, width: int, *, stride: int = 1) -> nn.Sequential:
         nn.Conv2d(before, before, kernel_size=3, stride=stride, padding=1, groups=before, bias=False),
         nn.Conv2d(before, width, kernel_size=1, bias=False),
     )
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _enlarged(features_nchw: Tensor, factor: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from study.config.load import check_raw
 from study.data.labels import task_columns
 from study.distributed.preparing_manifest import arranged_for, manifest_for, needed_rows, summary_for
-from study.distributed.preparing_tables import public_settings
+from study.distributed.preparing_tables import public_settings, request_digest
 from study.errors import InputError
 
 REAL = os.environ.get("STUDY_REAL_DATA", "")
@@ -163,3 +163,15 @@ def test_patients_of_both_parts_of_cbis_ddsm_train():
     torn = found.manifest.groupby("patient_id")["split_official"].transform("nunique") > 1
     assert set(found.manifest.loc[torn, "split"]) == {"train"}
     assert found.manifest["split"].value_counts().sum() == 3032
+
+
+def test_another_doubt_prepares_nothing_anew():
+    """A search over uncertainties reads all images again, or flipped labels keep a doubt that nobody wants."""
+
+    def digest(uncertainty, **labels):
+        data = data_of(labels={**labels, "uncertainty": uncertainty})
+        return request_digest(data, manifest_for(data), b"key")
+
+    assert digest({"synthetic": 0.25}) == digest({"reader": 0.5})
+    assert digest({}) != digest({}, auxiliary=["view"])
+    assert digest({}, flip={"birads3": 0.1}) != digest({"reader": 0.5}, flip={"birads3": 0.1})

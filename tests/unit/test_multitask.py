@@ -13,16 +13,22 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import study
+from study import checkpoint
+from study.config import StudyConfig
 from study.data.shards import DATASET_FILE, MANIFEST_FILE, open_dataset
 from study.data.targets import TargetRules, make_targets
+from study.distributed.runs import build_run, evaluate_best
+from study.distributed.specs import artifacts
 from study.errors import InputError
 from study.inference import Outputs, prediction_metrics, prediction_table, predictions_of
 from study.losses import make_criterion
 from study.losses.multitask import MultiTask, TaskHeads
+from study.models import make_model
+from study.models.inputs import to_tensor
+from study.training import Batch, Hooks, train_run
 
 A = [[2, 0.5, -1], [0.25, 1.5, -0.5], [-1, 0.75, 2.25], [1, 1.25, 0], [-0.5, 0, -0.25], [3, -2, 1]]
 LABELS_A = [0, 1, 2, 0, 1, 2]
@@ -182,22 +188,9 @@ def test_metrics_and_files_of_all_tasks(tasks_dataset):
     assert len(table["label"]) == len(view.rows_n)
 
 
-class Linear(nn.Module):
-    """Two heads on one layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Linear(6, 4)
-        self.head = nn.Linear(4, 6)
-
-    def forward(self, x):
-        outputs = self.head(self.body(x).tanh())
-        return torch.cat([outputs[:, :5], outputs[:, 5:].square()], dim=1)
-
-
 def _losses_and_gradients(rank, world_size):
     torch.manual_seed(0)
-    inputs, labels = torch.randn(8, 6), torch.randint(0, 2, (8, 2))
+    inputs, labels = torch.randn(8, 1, 40, 64, dtype=torch.float64), torch.randint(0, 2, (8, 2))
     weights = torch.rand(8, 2)
     weights[:4, 1] = 0  # the first rank has no label of the second task
     labels[:4, 1] = -1
@@ -210,7 +203,7 @@ def _losses_and_gradients(rank, world_size):
         ],
         reconstruction=0.7,
     )
-    network: nn.Module = Linear()
+    network = make_model("hourglass", num_outputs=5, make_head=criterion.make_head, reconstruct=True).double()
     if world_size > 1:
         network = DistributedDataParallel(network)
     share = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
@@ -236,8 +229,106 @@ def test_two_ranks_are_one_process_on_the_union(tmp_path):
     assert ended.returncode == 0, ended.stderr
     for rank in range(2):
         loss, found = torch.load(tmp_path / f"{rank}.pt")
-        assert loss == pytest.approx(alone, rel=1e-6)
-        torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-7)
+        assert loss == pytest.approx(alone, rel=1e-12)
+        torch.testing.assert_close(found, gradient, rtol=1e-8, atol=1e-12)
+
+
+def config_of(dataset, **sections):
+    """A study on the dataset of two tasks."""
+    data = {"prepared": dataset.root, "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}]}
+    labels = {"task": "birads3", "auxiliary": ["view"], "uncertainty": sections.pop("uncertainty", {})}
+    plain = {
+        "study": "tasks",
+        "data": {**data, "labels": labels},
+        "model": {"name": "hourglass"},
+        "sampler": {"name": "none"},
+        "train": {"epochs": 2, "batch_size": 8},
+    }
+    return StudyConfig.model_validate(plain | sections)
+
+
+def stream_of(parts, plan):
+    """The batches of a plan without Ray."""
+
+    def stream(start_step):
+        rows = parts.dataset.rows("train")
+        for indices in plan.indices(start_step):
+            labels, weights = parts.targets.of(rows[indices])
+            yield Batch(
+                images_nchw=to_tensor(parts.dataset.pixels(rows[indices])),
+                labels_n=torch.from_numpy(labels),
+                weights_n=torch.from_numpy(weights),
+            )
+
+    return stream
+
+
+def trained(config, folder, **options):
+    parts, plan = build_run(config, seed=3)
+    outcome = train_run(parts, stream=stream_of(parts, plan), directory=folder, **{"attempt": 1, **options})
+    return parts, outcome
+
+
+def test_a_run_of_two_tasks_stops_resumes_and_is_evaluated(tasks_dataset, tmp_path):
+    """A run that was stopped inside an epoch ends elsewhere; metrics or files of a task are missing."""
+    config = config_of(tasks_dataset, tasks={"view": {"weight": 0.5, "normaliser": "batch"}})
+    trained(config, tmp_path / "whole")
+    steps = iter(range(100))
+    _, first = trained(config, tmp_path / "cut", hooks=Hooks(should_stop=lambda: next(steps) == 6))
+    assert first.state == "waiting"
+    parts, second = trained(config, tmp_path / "cut", attempt=2)
+    assert second.state == "complete"
+    one, other = checkpoint.load_last(tmp_path / "whole"), checkpoint.load_last(tmp_path / "cut")
+    assert all(torch.equal(one.model[name], other.model[name]) for name in one.model)
+    metrics = one.history[-1].metrics
+    assert [epoch.metrics["train/loss"] for epoch in one.history] == [
+        epoch.metrics["train/loss"] for epoch in other.history
+    ]
+    parts_of = [metrics[f"val/task/{name}/loss"] for name in ("birads3", "view", "reconstruction")]
+    assert metrics["val/loss"] == pytest.approx(parts_of[0] + 0.5 * parts_of[1] + parts_of[2], rel=1e-6)
+    assert "val/task/view/auroc_macro" in metrics
+    found = evaluate_best(parts, tmp_path / "cut", split="val", device=torch.device("cpu"), write=True)
+    best = other.history[other.best_epoch - 1].metrics
+    assert found.metrics["val/task/view/log_loss"] == pytest.approx(best["val/task/view/log_loss"], rel=1e-6)
+    table = pd.read_parquet(tmp_path / "cut" / "predictions_val_view.parquet")
+    assert set(table["label"]) == {"CC", "MLO"}
+    names = [path.name for path in artifacts(tmp_path / "cut")]
+    assert {"predictions_val.parquet", "predictions_val_view.parquet", "confusion_val_view.json"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("sections", "tasks", "columns", "drawn"),
+    [
+        ({}, ["birads3", "view"], 6, "any"),
+        ({"model": {"name": "hourglass", "tasks": "none"}}, ["birads3"], 4, "all"),
+        ({"model": {"name": "hourglass", "tasks": "none", "reconstruct": False}}, None, 3, "own"),
+        ({"tasks": {"view": {"weight": 0.0}, "reconstruction": {"weight": 0.0}}}, None, 3, "own"),
+        ({"model": {"name": "test_efficientnet"}}, ["birads3", "view"], 5, "any"),
+        ({"model": {"name": "hourglass", "fusion": False}, "loss": {"name": "coral"}}, ["birads3", "view"], 5, "any"),
+    ],
+)
+def test_switches_and_what_is_drawn(tasks_dataset, sections, tasks, columns, drawn):
+    """A switch leaves its head or its images in; images without the deciding label are lost, or drawn for nothing."""
+    parts, plan = build_run(config_of(tasks_dataset, **sections), seed=0)
+    assert (list(parts.criterion.tasks) if isinstance(parts.criterion, MultiTask) else None) == tasks
+    assert parts.network.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, columns)
+    labels = tasks_dataset.labels_n[tasks_dataset.rows("train")]
+    is_drawn = plan.repeats() > 0
+    assert is_drawn[labels >= 0].all()
+    assert is_drawn[labels < 0].all() == (drawn != "own")
+
+
+def test_doubts_of_a_trial_reach_the_targets(tasks_dataset):
+    """A searched uncertainty or factor changes the trial's parameters and nothing else."""
+    plain, _ = build_run(config_of(tasks_dataset), seed=0)
+    tasks = {"birads3": {"factor": 5.0, "factor_classes": ["malignant"]}}
+    other, _ = build_run(config_of(tasks_dataset, uncertainty={"synthetic": 0.75}, tasks=tasks), seed=0)
+    is_malignant = tasks_dataset.labels_n == 2
+    np.testing.assert_allclose(other.targets.weights_nt[:, 1], plain.targets.weights_nt[:, 1] / 2)
+    np.testing.assert_allclose(
+        other.targets.weights_nt[:, 0], plain.targets.weights_nt[:, 0] * np.where(is_malignant, 5, 1), rtol=1e-6
+    )
+    assert plain.identity != other.identity
 
 
 if __name__ == "__main__":  # fork the ranks from one process that has imported torch
