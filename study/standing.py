@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from study.config import StudyConfig, apply_params
@@ -60,7 +60,8 @@ def left_to_search(ledger: Ledger) -> int:
 
 def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -> StudyResult:
     """Where a study stands, from its ledger alone."""
-    rows = tuple(ledger.rows())
+    notes = {trial: retry.text for (trial, _), retry in ledger.retries().items()}
+    rows = tuple(replace(row, note=notes.get(row.trial, "")) for row in ledger.rows())
     done = is_done(ledger, config)
     # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
     own = [

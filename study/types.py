@@ -30,7 +30,8 @@ class RunSpec:
 
     ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
     parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
-    already; ``attempt`` fences off older tries.
+    already; ``attempt`` fences off older tries. Each rank's share of a batch is cut into ``parts`` times as many
+    micro-batches as the study file says, since memory ran out before.
     """
 
     trial: str
@@ -41,6 +42,7 @@ class RunSpec:
     fingerprint: str = ""
     reported_epoch: int = 0
     kind: Literal["train", "evaluate"] = "train"
+    parts: int = 1
 
     @property
     def run_id(self) -> str:
@@ -67,7 +69,7 @@ class TrialRow:
     epoch; ``curve`` is the metric of every epoch; NaN where a metric is undefined. ``violations`` says by how much
     which constraint is missed. ``repeats`` is the trial whose configuration and result this one has again, without
     any training. ``seconds`` and ``images`` sum over the epochs; ``device_seconds`` count each GPU of the run, or each
-    worker where there is none.
+    worker where there is none. ``note`` tells what a run needed that the study file does not say.
     """
 
     trial: str
@@ -88,11 +90,20 @@ class TrialRow:
     device_seconds: float = 0.0
     gpu_seconds: float = 0.0
     images: int = 0
+    note: str = ""
 
     @property
     def is_feasible(self) -> bool:
         """Whether the trial keeps every constraint."""
         return not self.violations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A run that is tried again because memory ran out: in how many times more micro-batches, and why, in words."""
+
+    parts: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

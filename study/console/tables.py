@@ -52,13 +52,14 @@ def trials_table(result: StudyResult, *, width: int = 100) -> str:
         values = [number(row.value), *([number(row.metrics.get(second))] if second else [])]
         place = str(rank) if row.state == "complete" else ""
         cells.append([place, row.trial, params_text(row.params), *values, str(row.epochs), row.state])
-        reasons.append(row.reason if row.state == "failed" else "")
+        told = [f"reason: {row.reason}"] if row.state == "failed" and row.reason else []
+        reasons.append("; ".join([*told, *([f"note: {row.note}"] if row.note else [])]))
     lines = aligned(columns, cells, width=width)
     table = [lines[0]]
     for line, reason in zip(lines[1:], reasons, strict=True):
         table.append(line)
         if reason:
-            table.append(cut(f"{'':13}reason: {' '.join(reason.split())}", width))
+            table.append(cut(f"{'':13}{' '.join(reason.split())}", width))
     return "\n".join(table)
 
 

@@ -14,7 +14,7 @@ from ray.tune import Trainable
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from study.types import EpochResult, RunOutcome, RunSpec
+from study.types import EpochResult, Retry, RunOutcome, RunSpec
 
 
 class RunTrainable(Trainable):
@@ -44,6 +44,8 @@ class RunTrainable(Trainable):
             if kind == "epoch":
                 self._last_epoch = payload.epoch
                 return {"epoch": payload.epoch, "payload": json.dumps(asdict(payload))}
+            if kind == "retry":
+                return {"epoch": self._last_epoch, "retry": True, "payload": json.dumps(asdict(payload))}
             if kind == "end":
                 return {"epoch": self._last_epoch, "payload": json.dumps(asdict(payload)), "done": True}
 
@@ -56,6 +58,9 @@ class Desk(Protocol):
 
     def on_epoch(self, spec: RunSpec, result: EpochResult) -> bool:
         """Record an epoch; whether the trial goes on."""
+
+    def on_retry(self, spec: RunSpec, retry: Retry) -> None:
+        """Record that a trial goes on in another way."""
 
     def on_end(self, spec: RunSpec, outcome: RunOutcome) -> None:
         """Record how a trial ended."""
@@ -114,6 +119,9 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Record the epoch and decide; a refusal also goes to the slot at once, which is then free."""
         spec = self._specs[trial.trial_id]
+        if result.get("retry"):
+            self._desk.on_retry(spec, Retry(**json.loads(result["payload"])))
+            return str(TrialScheduler.CONTINUE)
         epoch = EpochResult(**json.loads(result["payload"]))
         if self._desk.on_epoch(spec, epoch):
             return str(TrialScheduler.CONTINUE)

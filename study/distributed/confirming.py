@@ -1,6 +1,7 @@
 """The confirm stage: the best trials and the baseline, several seeds each, judged on the test split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,6 +93,8 @@ class _Stage:
         elif kind == "epoch" and search.tracker.log_epoch(spec.trial, spec.seed, payload):
             value = payload.metrics.get(search.ledger.metric)
             search.observe(Event(kind="epoch", trial=spec.trial, seed=spec.seed, result=payload, value=value))
+        elif kind == "retry":
+            search.on_retry(spec, payload)
         elif kind == "end":
             self._end(spec, payload)
 
@@ -107,6 +110,8 @@ class _Stage:
         if kind == "started":
             # Recorded before the split is read: a reading that was interrupted has still been a reading.
             search.ledger.record_test_reading(spec.trial, spec.seed)
+        elif kind == "retry":
+            search.on_retry(spec, payload)
         elif kind == "end" and payload.state == "complete":
             search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=artifacts(Path(spec.directory)))
             search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
@@ -121,7 +126,7 @@ class _Stage:
     def _spec(self, trial: str, seed: int, kind: str) -> RunSpec:
         config = self.candidates[trial].config
         attempt = self.search.ledger.claim_run(trial, seed) * RETRY_ROOM
-        return make_spec(
+        spec = make_spec(
             self.search.study_dir,
             trial,
             seed,
@@ -130,3 +135,4 @@ class _Stage:
             fingerprint=self.search.fingerprint,
             kind=kind,
         )
+        return replace(spec, parts=self.search.ledger.parts_of(trial))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from study.distributed.slots import SlotPool
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
 from study.ledger import Ledger, LedgerTrial
 from study.tracking import Tracker
-from study.types import EpochResult, Event, RunOutcome, RunSpec
+from study.types import EpochResult, Event, Retry, RunOutcome, RunSpec
 
 Observe = Callable[[Event], None]
 MANY: Final = 1_000_000  # trials, where only time or a target ends the search
@@ -51,6 +51,7 @@ class Search:
             reported_epoch=trial.reported_epoch,
             fingerprint=self.fingerprint,
         )
+        spec = replace(spec, parts=self.ledger.parts_of(spec.trial))
         self.tracker.start_run(
             spec.trial, spec.seed, params=trial.params, config=spec.config, attempt=trial.attempt, stage="search"
         )
@@ -83,6 +84,11 @@ class Search:
             return True
         self.on_end(spec, RunOutcome(state="pruned", checkpoint=spec.directory))
         return False
+
+    def on_retry(self, spec: RunSpec, retry: Retry) -> None:
+        """Keep that a run needs smaller parts, so that it begins with them after a kill, and say so."""
+        self.ledger.record_retry(spec.trial, spec.seed, retry)
+        self.observe(Event(kind="warning", trial=spec.trial, seed=spec.seed, text=f"run {spec.run_id}: {retry.text}"))
 
     def on_end(self, spec: RunSpec, outcome: RunOutcome) -> None:
         """A ``waiting`` run was interrupted: it stays open in the ledger and is adopted on resume."""

@@ -5,10 +5,12 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from study.types import EpochResult, RunOutcome, RunSpec
+from study.types import EpochResult, Retry, RunOutcome, RunSpec
 
 MAX_TRIES: Final = 3  # times that a run is started without progress when its worker dies, before it has failed
 TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
+
+PARTS: Final = 2  # times as many micro-batches when memory ran out
 
 Taken = tuple[Literal["run", "close", "again"], RunSpec | None]
 
@@ -21,6 +23,7 @@ class _Flight:
     slot: int | None = None
     tries: int = 1
     last_epoch: int = 0
+    kills: tuple[str, int] = ("", 0)
     ended: bool = False
     events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
     decisions: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class Switchboard:
         self._changed = asyncio.Condition()
         self._interrupted = asyncio.Event()
         self._closing = False
+        self._starved: set[int] = set()
 
     # Called by the driver.
 
@@ -58,7 +62,7 @@ class Switchboard:
             self._changed.notify_all()
 
     async def next_event(self, run_id: str) -> tuple[str, Any]:
-        """What happened next: ``("started", None)``, ``("epoch", EpochResult)`` or ``("end", RunOutcome)``."""
+        """What happened next: ``started`` (with None), ``epoch`` (EpochResult), ``retry`` or ``end`` (RunOutcome)."""
         event = await self._flights[run_id].events.get()
         if event[0] == "end":
             self._flights.pop(run_id)
@@ -106,13 +110,15 @@ class Switchboard:
 
     # Called by workers.
 
-    async def take(self, slot: int, wait_s: float = TAKE_S) -> Taken:
+    async def take(self, slot: int, wait_s: float = TAKE_S, kills: tuple[str, int] = ("", 0)) -> Taken:
         """The next run for ``slot``; ``close`` when the study is over, ``again`` when there was none for a while.
+
+        ``kills`` are the worker's machine and how many processes it has killed for want of memory so far.
 
         Ray does not cancel the call of a worker that died, so a newer ``take`` of a slot ends the older ones, which
         would swallow a run otherwise.
         """
-        turn = await self.retire(slot)
+        turn = await self.retire(slot, kills)
         try:
             async with asyncio.timeout(wait_s), self._changed:
                 await self._changed.wait_for(lambda: self._has_news(slot, turn))
@@ -123,35 +129,64 @@ class Switchboard:
                 flight = self._flights[self._waiting.popleft()]
         except TimeoutError:
             return "again", None
-        flight.slot = slot
+        flight.slot, flight.kills = slot, kills
         flight.events.put_nowait(("started", None))
         return "run", flight.spec
 
-    async def retire(self, slot: int) -> int:
+    async def retire(self, slot: int, kills: tuple[str, int] = ("", 0)) -> int:
         """End every older ``take`` of a slot and release its run; the number of the turn that begins now."""
         turn = self._turns[slot] = self._turns.get(slot, 0) + 1
         async with self._changed:
             self._changed.notify_all()
-        await self.release(slot)
+        await self.release(slot, kills)
         return turn
 
-    async def release(self, slot: int) -> None:
+    async def release(self, slot: int, kills: tuple[str, int] = ("", 0)) -> None:
         """Queue again, or give up, the run that ``slot`` had in hand when its workers died."""
+        is_starved = slot in self._starved
+        self._starved.discard(slot)
         for flight in list(self._flights.values()):
             if flight.slot != slot or flight.ended:
                 continue
             flight.slot = None
-            if flight.tries >= MAX_TRIES:
+            if is_starved or (kills[0] == flight.kills[0] and kills[1] > flight.kills[1]):
+                await self._retry_smaller(flight, "the machine ran out of memory and killed the worker process")
+            elif flight.tries >= MAX_TRIES:
                 reason = f"the worker process died {flight.tries} times (killed, out of memory or crashed)"
                 _finish(flight, RunOutcome(state="failed", reason=reason))
-                continue
-            flight.tries += 1
-            decided = [epoch for epoch, decision in flight.decisions.items() if decision.done()]
-            known = max([flight.spec.reported_epoch, *decided])
-            flight.spec = replace(flight.spec, attempt=flight.spec.attempt + 1, reported_epoch=known)
-            async with self._changed:
-                self._waiting.appendleft(flight.spec.run_id)
-                self._changed.notify_all()
+            else:
+                flight.tries += 1
+                await self._queue_again(flight)
+
+    async def starve(self, slot: int) -> None:
+        """The worker of a slot was killed for want of memory: its run is no case of bad luck."""
+        self._starved.add(slot)
+
+    async def out_of_memory(self, run_id: str, attempt: int, reason: str) -> None:
+        """A worker has no memory for a run: once, the run is tried again in smaller parts."""
+        flight = self._flights.get(run_id)
+        if flight is not None and flight.spec.attempt == attempt and not flight.ended:
+            flight.slot = None
+            await self._retry_smaller(flight, reason)
+
+    async def _retry_smaller(self, flight: _Flight, reason: str) -> None:
+        if flight.spec.parts > 1:
+            text = f"out of memory, also with {flight.spec.parts} times as many micro-batches: {reason}"
+            _finish(flight, RunOutcome(state="failed", reason=text))
+            return
+        flight.spec = replace(flight.spec, parts=PARTS)
+        text = f"out of memory, tried again with {PARTS} times as many micro-batches of the same batch ({reason})"
+        flight.events.put_nowait(("retry", Retry(parts=PARTS, text=text)))
+        await self._queue_again(flight)
+
+    async def _queue_again(self, flight: _Flight) -> None:
+        """From its last checkpoint; what an older attempt still reports counts no more."""
+        decided = [epoch for epoch, decision in flight.decisions.items() if decision.done()]
+        known = max([flight.spec.reported_epoch, *decided])
+        flight.spec = replace(flight.spec, attempt=flight.spec.attempt + 1, reported_epoch=known)
+        async with self._changed:
+            self._waiting.appendleft(flight.spec.run_id)
+            self._changed.notify_all()
 
     async def epoch(self, run_id: str, attempt: int, result: EpochResult) -> bool:
         """A worker reports an epoch and waits for the answer: go on, or not."""

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import platform
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
 from study.errors import StudyError, TrainingFault
 from study.training import Batch, Hooks, train_run
+from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills
 from study.types import EpochResult, RunOutcome, RunSpec
 
 logger = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ def slot_loop(config: dict[str, Any]) -> None:
         has_grown = first_bytes and _resident_bytes() > first_bytes + GROWTH_BYTES
         taken: Taken = ("close", None)
         if rank == 0 and not has_grown:
-            taken = ray.get(switchboard.take.remote(slot))
+            taken = ray.get(switchboard.take.remote(slot, kills=(platform.node(), kernel_kills())))
         order, spec = _same_on_all_ranks(taken, world_size)
         if order == "close":
             return
@@ -106,6 +109,10 @@ class _Link:
         if self.rank == 0 or anyone:
             ray.get(self._switchboard.end.remote(self._spec.run_id, self._spec.attempt, outcome))
 
+    def report_memory(self, reason: str) -> None:
+        """This rank has no memory for the run; the switchboard counts the first report of an attempt alone."""
+        ray.get(self._switchboard.out_of_memory.remote(self._spec.run_id, self._spec.attempt, reason))
+
     def should_stop(self) -> bool:
         if self.world_size == 1:
             return self._interrupted.is_set()
@@ -126,19 +133,36 @@ def _execute_reported(spec: RunSpec, link: _Link) -> bool:
     example). With several ranks only a fault that all of them have at the same step may be returned: after any other
     the ranks would answer each other's collectives, so the group is started again.
     """
+    is_sound, ran_out = True, False
     try:
         link.report_end(execute(spec, link))
     except TrainingFault as error:
         link.report_end(_failed(spec, error.message))
     except Exception as error:
         logger.warning("run %s failed\n%s", spec.run_id, traceback.format_exc())
-        link.report_end(
-            _failed(spec, error.message if isinstance(error, StudyError) else _one_line(error)), anyone=True
-        )
+        ran_out = is_out_of_memory(error)
+        is_sound = ran_out or isinstance(error, StudyError)
+        _report_fault(spec, link, error)
         if link.world_size > 1:
             raise
-        return isinstance(error, StudyError)
-    return True
+    if ran_out:
+        give_back_memory()  # after the error, whose stack holds all that the run had
+    return is_sound
+
+
+def _report_fault(spec: RunSpec, link: _Link, error: Exception) -> None:
+    """Want of memory is another try in smaller parts, where there are any; other faults end the run."""
+    reason = error.message if isinstance(error, StudyError) else _one_line(error)
+    config = StudyConfig.model_validate(dict(spec.config))
+    if is_out_of_memory(error) and (spec.parts > 1 or _smaller(config, 2 * spec.parts) > _smaller(config, spec.parts)):
+        link.report_memory(reason)
+    else:
+        link.report_end(_failed(spec, reason), anyone=True)
+
+
+def _smaller(config: StudyConfig, parts: int) -> int:
+    """Micro-batches of a rank's share of a batch, ``parts`` times those of the study file; at least an image each."""
+    return min(parts * config.train.accumulate, max(1, config.train.batch_size // config.resources.workers))
 
 
 def _failed(spec: RunSpec, reason: str) -> RunOutcome:
@@ -153,6 +177,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     """
     config = StudyConfig.model_validate(dict(spec.config))
     parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint)
+    parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
     directory = Path(spec.directory)
     if spec.kind == "evaluate":
         mc_dropout = mc_dropout_of(config, seed=spec.seed)

@@ -5,6 +5,7 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
     run:<kind>:<trial>:<seed>     how a run of the confirmation ended
     attempt:<trial>:<seed>        how often that run was begun
     test:<time>:<trial>:<seed>    a reading of the test split
+    retry:<trial>:<seed>          that memory ran out, and in how many times more micro-batches the run went on
     stage:<name>                  a phase that is over, the fingerprint of the data, and the like
     clock:<time>                  seconds that the search ran in the session that began then; the one note that grows
 """
@@ -18,7 +19,7 @@ from optuna.storages import BaseStorage
 from study.errors import StudyError
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
 from study.ledger.storage import answered
-from study.types import RunOutcome
+from study.types import Retry, RunOutcome
 
 
 class StudyNotes:
@@ -72,6 +73,25 @@ class StudyNotes:
                 run_kind: RunKind = "evaluate" if kind == "evaluate" else "train"
                 records.append(RunRecord(trial=trial, seed=int(seed), kind=run_kind, outcome=RunOutcome(**value)))
         return records
+
+    @answered
+    def record_retry(self, trial: str, seed: int, retry: Retry) -> None:
+        """Keep that a run, of the search or of the confirmation, is tried again because memory ran out."""
+        self._note(f"retry:{trial}:{seed}", {"parts": retry.parts, "text": retry.text})
+
+    @answered
+    def retries(self) -> dict[tuple[str, int], Retry]:
+        """All runs for which memory ran out, by trial and seed."""
+        found = {}
+        for key, value in sorted(self._notes().items()):
+            if key.startswith("retry:"):
+                _, trial, seed = key.split(":")
+                found[trial, int(seed)] = Retry(**value)
+        return found
+
+    def parts_of(self, trial: str) -> int:
+        """In how many times more micro-batches the runs of a trial go; all its seeds alike, so that they compare."""
+        return max([retry.parts for (name, _), retry in self.retries().items() if name == trial], default=1)
 
     @answered
     def record_test_reading(self, trial: str, seed: int, *, time: datetime | None = None) -> None:

@@ -21,18 +21,24 @@ def write_search_table(result: StudyResult, path: Path) -> Path:
     params = sorted({name for row in result.rows for name in row.params})
     metrics = sorted({name for row in result.rows for name in row.metrics})
     header = ["rank", "trial", "state", "value", "epochs", "seeds", *(f"params.{name}" for name in params)]
-    header += [*metrics, *_CONFIRM, "reason"]
+    header += [*metrics, *_CONFIRM, "reason", "note"]
     confirmed = {row.trial: row for row in result.confirmed}
     lines = []
     for rank, row in enumerate(ranked(result), start=1):
         line = _trial_cells(row, params, metrics)
         lines.append(
-            [rank if row.state == "complete" else "", *line, *_confirm_cells(confirmed.get(row.trial)), row.reason]
+            [
+                rank if row.state == "complete" else "",
+                *line,
+                *_confirm_cells(confirmed.get(row.trial)),
+                row.reason,
+                row.note,
+            ]
         )
     for other in confirm_ranked(result):
         if other.trial == BASELINE:
             empty = [""] * (4 + len(params) + len(metrics))
-            lines.append(["", BASELINE, *empty, *_confirm_cells(other), ""])
+            lines.append(["", BASELINE, *empty, *_confirm_cells(other), "", ""])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8", newline="") as file:

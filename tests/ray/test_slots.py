@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import ray
 from study import checkpoint
 from study.config import StudyConfig
 from study.data.shards import open_dataset
+from study.distributed import slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import make_spec
 
@@ -166,3 +168,43 @@ def alive_groups():
     """Ids of the placement groups that hold or wait for resources."""
     table = ray.util.placement_group_table()
     return {key for key, group in table.items() if group["state"] != "REMOVED"}
+
+
+def narrow_loop(config):
+    """The loop of a worker that has no room for more than six images at once."""
+    import torch
+
+    from study.distributed import worker
+    from study.training import step
+
+    forward = step._forward
+
+    def narrow(run, batch, **options):
+        if len(batch.labels_n) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return forward(run, batch, **options)
+
+    step._forward = narrow
+    worker.slot_loop(config)
+
+
+def test_a_run_without_memory_goes_on_in_smaller_parts(cluster, config, tmp_path, monkeypatch):
+    """A lack of memory costs the run or the worker, is tried more than once again, or is not told."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(slots, "_loop", narrow_loop)
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    one = small(config, 0.4).model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
+    large = one.model_copy(update={"train": one.train.model_copy(update={"batch_size": 24})})
+    fits = one.model_copy(update={"train": one.train.model_copy(update={"batch_size": 6})})
+    specs = [make_spec(tmp_path, str(i), 0, config=each, attempt=1) for i, each in enumerate([one, large, fits])]
+    heard = []
+    ends = run_all(pool, specs, lambda spec, kind, payload: heard.append((spec.trial, kind, payload)))
+    pool.close()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert [end.state for end in ends.values()] == ["complete", "failed", "complete"]
+    assert [kind for trial, kind, _ in heard if trial == "0"] == ["started", "retry", "started", "epoch", "end"]
+    assert [kind for trial, kind, _ in heard if trial == "2"] == ["started", "epoch", "end"]
+    told = next(payload for _, kind, payload in heard if kind == "retry")
+    assert told.parts == 2
+    assert "CUDA out of memory" in told.text
+    assert "also with 2 times as many micro-batches: OutOfMemoryError" in ends["1-s0"].reason

@@ -205,3 +205,60 @@ def test_an_abandoned_run_lets_its_worker_go():
         return (await board.take(0))[1].trial
 
     assert play(scene) == "0"
+
+
+def test_a_run_without_memory_is_tried_once_more_in_smaller_parts():
+    """A lack of memory fails the run at once, is tried for ever, or goes on as if nothing had been changed."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        _, first = await board.take(0)
+        await board.out_of_memory("0-s0", first.attempt, "CUDA out of memory")
+        await board.out_of_memory("0-s0", first.attempt, "the other rank, at the same step")
+        _, second = await board.take(0)
+        assert (first.parts, second.parts) == (1, 2)
+        assert second.attempt == first.attempt + 1
+        await board.out_of_memory("0-s0", second.attempt, "CUDA out of memory")
+        events = [await board.next_event("0-s0") for _ in range(4)]
+        assert [kind for kind, _ in events] == ["started", "retry", "started", "end"]
+        assert events[1][1].parts == 2
+        assert "CUDA out of memory" in events[1][1].text
+        assert events[3][1].state == "failed"
+        assert "also with 2 times as many micro-batches" in events[3][1].reason
+
+    play(scene)
+
+
+@pytest.mark.parametrize("after", [("host", 4), ("host", 3), ("other", 9)], ids=["killed", "crashed", "elsewhere"])
+def test_a_worker_that_the_kernel_killed_for_memory(after):
+    """A worker killed for want of memory is started again just as large, or any death counts as one."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.take(0, kills=("host", 3))
+        _, again = await board.take(0, kills=after)
+        assert again.parts == (2 if after == ("host", 4) else 1)
+        assert again.attempt == 2
+
+    play(scene)
+
+
+def test_a_worker_that_ray_killed_for_memory():
+    """What Ray's memory monitor did is not told to the run that it hit, or is told to the next one, too."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec("0"))
+        await board.submit(spec("1"))
+        await board.take(0)
+        await board.starve(0)
+        _, again = await board.take(0)
+        assert (again.trial, again.parts) == ("0", 2)
+        await board.end("0-s0", again.attempt, RunOutcome(state="complete"))
+        _, other = await board.take(0)
+        _, lost = await board.take(0)
+        assert (other.trial, lost.trial, lost.parts) == ("1", "1", 1)
+
+    play(scene)
