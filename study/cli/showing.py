@@ -43,7 +43,8 @@ def show_status(name: str, *, storage: str, as_json: bool) -> None:
     if as_json:
         running = [row.trial for row in result.rows if row.state == "running"]
         found = {"study": result.study, "state": result.state, "trials": dict(counts), "running": running}
-        found["notes"] = {row.trial: row.note for row in result.rows if row.note}
+        notes = {row.trial: row.note for row in result.rows if row.note}
+        found |= {"notes": notes} if notes else {}
         print_json(found | {"best": trial_record(complete[0]) if complete else None})
         return
     blocks = [f"{result.study}  {result.state}  {counts_text(result)}"]

@@ -63,8 +63,11 @@ def double_corrections(view: View) -> Iterator[tuple[str, str]]:
 def accumulation_faults(view: View) -> Iterator[Fault]:
     """Gradients of parts are refused for losses of the whole batch."""
     count, name = view.number("train.accumulate"), view.get("loss.name")
-    if count is not None and count > 1 and name in BATCH_LEVEL:
-        yield Fault("train.accumulate", f"{count}: loss {name} cannot be accumulated: {WHY_NOT}; expected 1")
+    tasks = view.get("tasks")
+    others = [view.get(f"tasks.{task}.loss") for task in tasks] if isinstance(tasks, Mapping) else []
+    refused = [loss for loss in (name, *others) if loss in BATCH_LEVEL]
+    if count is not None and count > 1 and refused:
+        yield Fault("train.accumulate", f"{count}: loss {refused[0]} cannot be accumulated: {WHY_NOT}; expected 1")
     if not _providers("train.accumulate", view) or not _providers("loss.name", view):
         return  # with one of them fixed, each value of the other is checked by itself
     counts = [count for count in together("train.accumulate", "loss.name", view) if count != 1]

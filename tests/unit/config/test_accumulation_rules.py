@@ -61,3 +61,12 @@ def test_more_parts_than_images(raw, write) -> None:
     assert "16: expected at most a worker's 8 images of a batch" in faults_of(raw, write)
     raw["train"]["accumulate"] = 8
     assert load_config(write(raw)).train.accumulate == 8
+
+
+def test_the_loss_of_another_task(raw, write) -> None:
+    """Only the loss of the task that decides is looked at."""
+    raw["data"]["labels"] = {"task": "birads3", "auxiliary": ["density"]}
+    raw["tasks"] = {"density": {"loss": "wk"}}
+    assert load_config(write(raw)).train.accumulate == 1
+    raw["train"]["accumulate"] = 2
+    assert "train.accumulate: 2: loss wk cannot be accumulated" in faults_of(raw, write)
