@@ -193,7 +193,7 @@ def test_parts_fit_into_memory_that_the_batch_does_not(tmp_path, name):
 
 
 def test_compiled_it_is_the_same_run(tiny_dataset, tmp_path, monkeypatch):
-    """Compiled training ends elsewhere, or is not compiled; without dropout, whose numbers the compiler draws itself."""
+    """Compiled training ends elsewhere, or is not compiled. Without dropout, as the compiler draws other numbers."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     losses = []
     for compiled in (True, False):
