@@ -1,6 +1,7 @@
 """The stream: what Ray Data hands to a rank is what the plan says, in its order, once."""
 
 import itertools
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from study.data.augment import make_augment
+from study.data.digest import batch_digest, combined, id_hashes
 from study.data.sampling import make_plan
+from study.distributed import stream
 from study.distributed.cluster import stop_prefetchers
 from study.distributed.stream import StreamSettings, batch_stream
 from study.errors import InputError
@@ -46,7 +49,7 @@ def expected(dataset, plan, start, policy):
         )
 
 
-@pytest.mark.parametrize(("world_size", "start"), [(1, 0), (1, 7), (2, 0), (3, 5)])
+@pytest.mark.parametrize(("world_size", "start"), [(1, 0), (1, 7), (2, 0), (3, 5), (4, 39), (2, 40)])
 def test_ranks_together_get_the_global_batches_in_order(cluster, tiny_dataset, world_size, start):
     """Joined in rank order, the ranks' batches are the plan's batches from the first to the last step."""
     plan = plan_of(tiny_dataset, 40)
@@ -74,6 +77,84 @@ def test_augmentation_depends_on_the_place_in_the_plan_alone(cluster, tiny_datas
     assert not np.array_equal(whole[0], next(iter(expected(tiny_dataset, plan, 0, "none")))[0][:, None])
 
 
+@pytest.mark.parametrize(("block_images", "world_size"), [(1, 2), (5, 1), (50, 1)])
+def test_blocks_and_executions_do_not_show(cluster, tiny_dataset, monkeypatch, block_images, world_size):
+    """Blocks smaller than a batch, of other sizes and larger, and many short executions: the same batches in order."""
+    monkeypatch.setattr(stream, "BLOCK_BYTES", block_images * tiny_dataset.image_bytes)
+    monkeypatch.setattr(stream, "FIRST_BLOCK_ROWS", 5)
+    monkeypatch.setattr(stream, "FEWEST_BLOCKS", 2)
+    monkeypatch.setattr(stream, "MOST_BLOCKS", 12)
+    plan = plan_of(tiny_dataset, 12)
+    streams = [
+        batch_stream(plan, settings_of(tiny_dataset), rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    got = [np.concatenate([part.images_nchw[:, 0].numpy() for part in parts]) for parts in zip(*streams, strict=True)]
+    np.testing.assert_array_equal(got, [images for images, _ in expected(tiny_dataset, plan, 0, "none")])
+
+
+def test_digests_of_what_arrived_are_those_of_the_plan_for_any_number_of_ranks(cluster, tiny_dataset):
+    """Each rank's digests add up to those that the plan's image ids give, whatever the number of ranks."""
+    plan = plan_of(tiny_dataset, 6)
+    ids_n = id_hashes(tiny_dataset.manifest["image_id"])[tiny_dataset.rows("train")]
+    planned = [batch_digest(ids_n[rows], first_draw=step * BATCH) for step, rows in enumerate(plan.indices())]
+    for world_size in (1, 3):
+        local = BATCH // world_size
+        streams = [
+            batch_stream(plan, settings_of(tiny_dataset), rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        found = [
+            combined(
+                batch_digest(part.ids_n, first_draw=step * BATCH + rank * local) for rank, part in enumerate(parts)
+            )
+            for step, parts in enumerate(zip(*streams, strict=True))
+        ]
+        assert found == planned
+
+
+def test_a_run_of_many_epochs_begins_as_soon_as_a_short_one(cluster, tiny_dataset):
+    """The plan is never held as a whole: a billion draws cost neither time nor memory at the start."""
+    plan = plan_of(tiny_dataset, 10**9 // BATCH)
+    before = resident_bytes()
+    batches = batch_stream(plan, settings_of(tiny_dataset), rank=0, world_size=1, start_step=10**6)
+    started = time.monotonic()
+    batch = next(batches)
+    assert time.monotonic() - started < 20
+    assert resident_bytes() - before < 200 * 2**20
+    np.testing.assert_array_equal(
+        batch.images_nchw[:, 0].numpy(),
+        tiny_dataset.pixels(tiny_dataset.rows("train")[plan.indices(10**6, 10**6 + 1)[0]]),
+    )
+    batches.close()
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_consumer_that_stops_reading_stops_the_loading(cluster, tiny_dataset, monkeypatch):
+    """Finished blocks wait up to the bound, far below what the run has to load, and no further ones are made."""
+    monkeypatch.setattr(stream, "_ahead_bytes", lambda share: 4 * 2**20)
+    plan = plan_of(tiny_dataset, 8000)  # 94 MiB in blocks of 1 MiB
+    before = store_bytes()
+    batches = batch_stream(plan, settings_of(tiny_dataset), rank=0, world_size=1)
+    next(batches)
+    held = []
+    while len(held) < 8 or len(set(held[-6:])) > 1:
+        time.sleep(0.25)
+        held.append(store_bytes() - before)
+        assert len(held) < 80, held
+    assert 2**20 < held[-1] < 16 * 2**20
+    assert sum(1 for _ in batches) == 7999
+
+
+def store_bytes():
+    """Bytes in Ray's object store."""
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    return get_memory_info_reply(get_state_from_address(None)).store_stats.object_store_bytes_used
+
+
 def test_a_stream_that_is_closed_early_leaves_nothing_running(cluster, tiny_dataset):
     """A pruned run's stream stops: the next one gets its first batch at once."""
     plan = plan_of(tiny_dataset, 4000)
@@ -96,6 +177,17 @@ def test_a_prefetching_thread_that_parks_after_the_stop_is_woken():
     prefetcher._stopped = True  # as stop() leaves it when the notification found nobody waiting
     stop_prefetchers()
     assert not prefetcher._thread.is_alive()
+
+
+def test_a_shard_that_is_cut_off_in_mid_run_is_named(cluster, tiny_dataset):
+    """The page that is gone kills the loading process; the next one opens the shard, and says which it was."""
+    batches = batch_stream(plan_of(tiny_dataset, 8000), settings_of(tiny_dataset), rank=0, world_size=1)
+    next(batches)
+    path = Path(tiny_dataset.root) / "shards" / "a.arrow"
+    os.truncate(path, 4096)
+    with pytest.raises(InputError, match=r"shard a\.arrow has 4096 bytes"):
+        for _ in batches:
+            pass
 
 
 def test_a_damaged_shard_is_named(cluster, tiny_dataset):

@@ -1,0 +1,80 @@
+"""What a loading task of Ray Data does: read the images of one block of the plan, and augment them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from study.data.augment import Augment, make_augment, tune_malloc
+from study.data.files import shown
+from study.data.shards import PreparedDataset, open_dataset
+from study.errors import InputError, StudyError
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """Where the pixels lie and what happens to them.
+
+    ``fingerprint`` is the dataset's: a task that has an older one open under the same root opens it anew.
+    ``task_cpus`` is what Ray reserves for one loading task.
+    """
+
+    root: str
+    fingerprint: str
+    policy: str
+    seed: int
+    mode: str = "fast"
+    task_cpus: float = 1.0
+
+
+def load_rows(block: Columns, settings: StreamSettings, blank: npt.NDArray[Any]) -> Columns:
+    """Columns ``image``, ``row``, ``id`` (hash of the image's id) and ``fault`` of one block, in its order.
+
+    A fault travels as data, beside pictures of the type and shape of ``blank`` [0, ...], for Ray Data wraps exceptions
+    until neither type nor text is left.
+    """
+    rows = block["row"]
+    try:
+        images_nhw, ids_n = _augmented(rows, block["draw"], settings)
+        fault = ""
+    except StudyError as error:
+        images_nhw, fault = np.zeros((len(rows), *blank.shape[1:]), blank.dtype), str(error)
+        ids_n = np.zeros(len(rows), np.uint64)
+    return {"image": images_nhw, "row": rows, "id": ids_n, "fault": np.full(len(rows), fault)}
+
+
+def _augmented(
+    rows: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], settings: StreamSettings
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
+    dataset, augment = _loaded(settings)
+    one = dataset.pixels(rows[:1])
+    images_nhw = np.empty((len(rows), *one.shape[1:]), one.dtype)
+    is_plain = settings.policy == "none"
+    # One at a time: an image that was just read is augmented while it is in the processor's cache.
+    for i in range(len(rows)):
+        dataset.pixels(rows[i : i + 1], out=images_nhw[i : i + 1] if is_plain else one)
+        if not is_plain:
+            augment.block(one, seed=settings.seed, draws_n=draws[i : i + 1], out=images_nhw[i : i + 1])
+    return images_nhw, dataset.id_hashes_n[rows]
+
+
+@lru_cache(maxsize=4)
+def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
+    """The dataset and the policy, kept open in the task's process."""
+    tune_malloc()
+    dataset = open_dataset(settings.root)
+    if dataset.fingerprint != settings.fingerprint:
+        raise InputError(
+            f"{shown(settings.root)} was prepared again while it was in use", "resume the study with its own data"
+        )
+    return dataset, make_augment(
+        settings.policy,
+        image_hw=dataset.image_hw,
+        channels=dataset.channels,
+        bits=dataset.bits,
+        mode=settings.mode,
+    )
