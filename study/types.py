@@ -31,7 +31,8 @@ class RunSpec:
     ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
     parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
     already; ``attempt`` fences off older tries. Each rank's share of a batch is cut into ``parts`` times as many
-    micro-batches as the study file says, since memory ran out before.
+    micro-batches as the study file says, since memory ran out before. ``label`` lets a ``teacher`` (``config``, ``seed``
+    and ``directory`` of its run) label training images.
     """
 
     trial: str
@@ -41,8 +42,9 @@ class RunSpec:
     config: Mapping[str, Any]
     fingerprint: str = ""
     reported_epoch: int = 0
-    kind: Literal["train", "evaluate"] = "train"
+    kind: Literal["train", "evaluate", "label"] = "train"
     parts: int = 1
+    teacher: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:

@@ -50,7 +50,7 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
         if config.confirm is None and stored.confirm is not None:  # `confirm NAME` has added one since
             config = config.model_copy(update={"confirm": stored.confirm})
     else:
-        config = _checked(file, overrides)
+        config = _checked(file, overrides, storage=storage)
     _run(config, storage_root(storage) / config.study, storage=storage)
 
 
@@ -90,7 +90,7 @@ def confirm_study(name: str, *, storage: str) -> None:
     _run(config, directory, storage=storage)
 
 
-def _checked(file: Path, overrides: Sequence[str]) -> "StudyConfig":
+def _checked(file: Path, overrides: Sequence[str], *, storage: str) -> "StudyConfig":
     """The study file, after all its faults, alone and against data and machine, could be told at once."""
     from study.config import check_study_file, load_config, raise_faults
     from study.distributed.cluster import expected_capacity
@@ -98,8 +98,17 @@ def _checked(file: Path, overrides: Sequence[str]) -> "StudyConfig":
 
     partial, faults = check_study_file(file, overrides)
     faults += check_world(partial, available=expected_capacity())
+    if partial.pseudo is not None:
+        from study.distributed.teacher import teacher_faults
+
+        faults += teacher_faults(partial.pseudo, partial.config, storage=storage_root(storage))
     raise_faults(file, faults, places=partial.places)
-    for warning in partial.warnings:
+    warnings = list(partial.warnings)
+    if partial.pseudo is not None and partial.config is not None:
+        from study.distributed.teacher import teacher_advice
+
+        warnings += teacher_advice(partial.pseudo, partial.config, storage=storage_root(storage))
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     return load_config(file, overrides)
 

@@ -5,6 +5,7 @@ so that others can add theirs before ``raise_faults`` stops with all of them at 
 """
 
 from study.config.changes import apply_params, changed_paths, config_yaml, is_budget, without_search
+from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConfig
 from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
 from study.config.fields import checkpoint_interval
@@ -39,16 +40,19 @@ __all__ = [
     "CrossEntropyConfig",
     "DataConfig",
     "EmdConfig",
+    "EvaluateConfig",
     "Fault",
     "FocalConfig",
     "LabelsConfig",
     "LossConfig",
+    "McDropoutConfig",
     "MiasSource",
     "ModelConfig",
     "OptimConfig",
     "PartialStudy",
     "PhantomSource",
     "PrunerConfig",
+    "PseudoConfig",
     "ReconstructionConfig",
     "ResourcesConfig",
     "SamplerConfig",

@@ -55,7 +55,7 @@ def without_search(config: StudyConfig, params: Mapping[str, Any]) -> StudyConfi
 def config_yaml(config: StudyConfig) -> str:
     """The complete study file, every default written out, in schema order; ``load_config`` gives an equal one back."""
     raw = config.model_dump(mode="json")
-    absent = [section for section in ("search", "confirm") if raw[section] is None]
+    absent = [section for section in ("pseudo", "search", "confirm") if raw[section] is None]
     return write_yaml({key: value for key, value in raw.items() if key not in absent})
 
 

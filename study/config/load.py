@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from study.config.comparators import EvaluateConfig
+from study.config.comparators import EvaluateConfig, PseudoConfig
 from study.config.data import DataConfig
 from study.config.faults import in_file_order, raise_faults, translate
 from study.config.losses import LossConfig
@@ -64,6 +64,7 @@ class PartialStudy:
     augment: AugmentConfig | None = None
     optim: OptimConfig | None = None
     train: TrainConfig | None = None
+    pseudo: PseudoConfig | None = None
     evaluate: EvaluateConfig | None = None
     search: SearchConfig | None = None
     confirm: ConfirmConfig | None = None

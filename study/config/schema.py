@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from study.config.comparators import EvaluateConfig, McDropoutConfig
+from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConfig
 from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
@@ -243,6 +243,7 @@ class StudyConfig(Section):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    pseudo: PseudoConfig | None = None
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     search: SearchConfig | None = None
     confirm: ConfirmConfig | None = None

@@ -19,6 +19,7 @@ FIXED: Final = {
     "seed": "a search uses one seed; confirm repeats with several, and so does {grid: [0, 1, 2]} with algorithm grid",
     "strict": "it is about the file as a whole",
     "data": "it belongs to the prepared dataset, which all trials share; run a study for each value",
+    "pseudo": "its labels are made before the search",
     "evaluate": "it says what is measured",
     "search": "it steers the search itself",
     "confirm": "it follows the search",

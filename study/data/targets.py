@@ -18,7 +18,7 @@ class TargetRules:
 
     Attributes:
         uncertainty: doubt u from 0 to 1 by origin of the label, as in ``study.data.uncertainty``; a flipped label that
-            has no entry keeps the doubt that it had when the data was prepared.
+            has no entry keeps the doubt that it had when the data was prepared, a teacher's label always has its own.
         factors: by task: a factor >= 0, and the classes, of this task or else of another one, whose images count that
             many times in it (paper multitask, section 3.3.5: 20 for ACR 4 and 5).
     """
@@ -90,9 +90,10 @@ def _uncertainty(dataset: PreparedDataset, task: str, given: Mapping[str, float]
     if not given:
         return _floats(prepared_n)
     origins = dataset.manifest[f"{task}_origin"].astype("str")
-    by_origin_n = uncertainty_of(origins.mask(origins == "flipped", "reader"), given)
+    has_own = origins.isin(("flipped", "pseudo"))
+    by_origin_n = uncertainty_of(origins.mask(has_own, "reader"), given)
     flipped_n = pd.Series(given.get("flipped", np.nan), index=origins.index).fillna(prepared_n)
-    return _floats(by_origin_n.mask(origins == "flipped", flipped_n))
+    return _floats(by_origin_n.mask(has_own, prepared_n).mask(origins == "flipped", flipped_n))
 
 
 def _floats(column: pd.Series) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from study import checkpoint
 from study.config import StudyConfig, checkpoint_interval
 from study.data.augment_device import DeviceAugment
 from study.data.files import shown
+from study.data.pseudo import pseudo_digest, read_pseudo_labels, with_pseudo_labels
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
 from study.data.shards import PreparedDataset, open_dataset
@@ -36,8 +37,12 @@ MC_DROPOUT = "mc_dropout"  # where its metrics stand, and how its files end
 SOURCE_SAMPLERS = ("source", "source_label")  # these balance sources; the others balance `data.segments`
 
 
-def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple[RunParts, Plan]:
+def build_run(
+    config: StudyConfig, *, seed: int, fingerprint: str = "", pseudo: Path | None = None
+) -> tuple[RunParts, Plan]:
     """The parts of a run and its plan over the training rows; config and seed give the same parts in any process.
+
+    ``pseudo`` is the file of a teacher's labels.
 
     Raises:
         InputError: the prepared dataset is missing or damaged, or a name is unknown.
@@ -49,6 +54,8 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
             f"{shown(config.data.prepared)} was prepared again since the study began",
             "prepare the data as the study file says, or give the study another name",
         )
+    labels = None if pseudo is None else read_pseudo_labels(pseudo)
+    dataset = dataset if labels is None else with_pseudo_labels(dataset, labels)
     targets = targets_for(config, dataset)
     plan, epoch_steps = plan_run(config, dataset, seed=seed, targets=targets)
     # The weights at the start depend on the seed alone, whatever ran in this process before.
@@ -65,7 +72,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
         **model_params(config),
     )
     settings = _settings(config, steps=epoch_steps, seed=seed, image_hw=dataset.image_hw)
-    identity = _identity(config, dataset, seed=seed)
+    identity = _identity(config, dataset, seed=seed, pseudo="" if labels is None else pseudo_digest(labels))
     parts = RunParts(
         network=network,
         criterion=criterion,
@@ -78,7 +85,7 @@ def build_run(config: StudyConfig, *, seed: int, fingerprint: str = "") -> tuple
     return parts, plan
 
 
-def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> str:
+def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int, pseudo: str) -> str:
     """Digest of all that the weights of a run depend on; where it runs and how often it saves do not count."""
     names = {"model", "loss", "tasks", "sampler", "augment", "optim", "train"}
     sections = config.model_dump(mode="json", include=names)
@@ -87,6 +94,8 @@ def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int) -> st
     content = {**sections, "metric": config.metric, "seed": seed, "data": dataset.fingerprint}
     if config.metric.startswith(("val/breast/", "val/exam/")):
         content["pooling"] = config.evaluate.pooling  # it decides which epoch is the best
+    if pseudo:
+        content["pseudo"] = pseudo
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -48,6 +48,7 @@ class _Share:
     plan: Plan
     settings: StreamSettings
     dataset: PreparedDataset
+    rows_n: npt.NDArray[np.int64]
     rank: int
     world_size: int
 
@@ -71,19 +72,22 @@ def batch_stream(
     world_size: int,
     start_step: int = 0,
     targets: Targets | None = None,
+    train_rows: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[Batch]:
     """Batches of one rank from ``start_step`` to the end of the plan; closing the iterator ends the execution.
 
     Row numbers travel with the pictures; labels and weights are looked up by them in ``targets``, which stay with the
     caller. Without targets a batch has the labels of the deciding task, without weights. The pictures of a batch may
     lie in memory that other processes read: they are not to be written to.
+    ``train_rows`` are the rows that the plan counts in, by default those of the training split.
 
     Raises:
         InputError: a shard is missing or damaged; the message names it.
     """
     plan.for_rank(rank, world_size, start_step, stop_step=start_step)  # complains of what does not fit
     dataset = open_dataset(settings.root)
-    share = _Share(plan=plan, settings=settings, dataset=dataset, rank=rank, world_size=world_size)
+    rows_n = dataset.rows("train") if train_rows is None else train_rows
+    share = _Share(plan=plan, settings=settings, dataset=dataset, rows_n=rows_n, rank=rank, world_size=world_size)
     known = threading.enumerate()
     blocks = _blocks(share, start_step)
     made = start_step
@@ -162,7 +166,7 @@ def _tables(share: _Share, piece: tuple[int, int]) -> list[pa.Table]:
     """A piece of the plan cut into blocks; the very first ones of a stream are small."""
     start, stop = piece
     local, world_size = share.local, share.world_size
-    rows = share.dataset.rows("train")[share.plan.for_rank(share.rank, world_size, start, stop_step=stop).ravel()]
+    rows = share.rows_n[share.plan.for_rank(share.rank, world_size, start, stop_step=stop).ravel()]
     first_s = np.arange(start, stop, dtype=np.int64) * local * world_size + share.rank * local
     draws = (first_s[:, None] + np.arange(local)).ravel()
     edges = _edges(len(rows), local=local, block_rows=share.block_rows)

@@ -9,26 +9,31 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from study.config import StudyConfig
 from study.data.files import shown
+from study.data.pseudo import pseudo_digest, read_pseudo_labels
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
 from study.distributed.preflight import count_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
 from study.distributed.searching import Observe, Search, run_search
-from study.distributed.slots import SlotPool
+from study.distributed.slots import SlotPool, run_directly
+from study.distributed.specs import RETRY_ROOM, make_spec
+from study.distributed.teacher import PSEUDO_FILE, find_teacher
 from study.errors import InputError, InterruptedStudy, StudyError
 from study.ledger import Ledger
 from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
 from study.tracking import Tracker, has_undelivered
-from study.types import Event, StudyResult
+from study.types import Event, RunOutcome, StudyResult
 
 SEARCHED = "search finished"
 DATASET = "dataset fingerprint"
+PSEUDO_LABELS = "pseudo labels"
 
 
 def run_study(
@@ -133,6 +138,9 @@ def _run_stages(search: Search) -> None:
         _pool(config, concurrent, scratch=scratch) as pool,
         _interrupting(search, pool),
     ):
+        if config.pseudo is not None:
+            _label_images(search, pool)
+            _check_stopped(search, pool)
         if remaining:
             search.observe(Event(kind="stage", text="searching", total=config.num_trials))
             run_search(search, pool, concurrent=concurrent, remaining=remaining, scratch=scratch)
@@ -145,6 +153,50 @@ def _run_stages(search: Search) -> None:
             run_confirm(search, pool, concurrent=concurrent)
             _check_stopped(search, pool)
             search.ledger.record_stage(CONFIRMED, confirm_key(config))
+
+
+def _label_images(search: Search, pool: SlotPool) -> None:
+    """Let the teacher label images, once per study; its labels are part of what every run is trained on."""
+    config = search.config
+    path, known = search.study_dir / PSEUDO_FILE, search.ledger.stage(PSEUDO_LABELS)
+    if known and path.exists():
+        if pseudo_digest(read_pseudo_labels(path)) != known["digest"]:
+            raise StudyError(
+                f"the pseudo-labels {PSEUDO_FILE} of study {config.study} are not those that it began with",
+                "put the file back, or give the study another name",
+            )
+        return
+    assert config.pseudo is not None  # noqa: S101 - the caller has checked
+    search.observe(Event(kind="stage", text="labelling images by the teacher"))
+    teacher = find_teacher(config.pseudo.teacher, storage=search.study_dir.parent)
+    attempt = search.ledger.claim_run("pseudo", teacher.seed) * RETRY_ROOM
+    spec = make_spec(
+        search.study_dir, "pseudo", teacher.seed, config=config, attempt=attempt, fingerprint=search.fingerprint
+    )
+    spec = replace(spec, kind="label", directory=str(search.study_dir), teacher=teacher.to_spec())
+    ended: list[RunOutcome] = []
+    run_directly(
+        pool,
+        [spec],
+        concurrent=1,
+        on_event=lambda _, kind, payload: ended.append(payload) if kind == "end" else None,
+        stop=search.stop,
+    )
+    if search.stop.is_set() or not ended or ended[0].state == "waiting":
+        return
+    if ended[0].state == "failed":
+        raise StudyError(f"the teacher could not label images: {ended[0].reason}", "remove the cause, then resume")
+    counts = {key.removeprefix("pseudo/"): int(value) for key, value in ended[0].metrics.items()}
+    digest = pseudo_digest(read_pseudo_labels(path))
+    if known and known["digest"] != digest:
+        raise StudyError(
+            f"the teacher labels images otherwise than when study {config.study} began", "give the study another name"
+        )
+    search.ledger.record_stage(
+        PSEUDO_LABELS, {"teacher": config.pseudo.teacher, "seed": teacher.seed, "digest": digest, **counts}
+    )
+    text = f"the teacher labelled {counts['labelled']} of {counts['images']} training images that had no label"
+    search.observe(Event(kind="stage", text=text))
 
 
 def _check_over(ledger: Ledger) -> None:

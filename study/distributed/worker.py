@@ -21,6 +21,7 @@ from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
+from study.distributed.teacher import PSEUDO_FILE, label_images
 from study.errors import StudyError, TrainingFault
 from study.training import Batch, Hooks, train_run
 from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills
@@ -175,10 +176,13 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     Raises:
         StudyError: the run cannot go on; the study can.
     """
+    if spec.kind == "label":
+        return label_images(spec, device=_device(), rank=link.rank)
     config = StudyConfig.model_validate(dict(spec.config))
-    parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint)
-    parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
     directory = Path(spec.directory)
+    pseudo = directory.parent.parent / PSEUDO_FILE if config.pseudo else None
+    parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint, pseudo=pseudo)
+    parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
     if spec.kind == "evaluate":
         mc_dropout = mc_dropout_of(config, seed=spec.seed)
         return evaluate_best(
@@ -201,6 +205,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
             world_size=link.world_size,
             start_step=start_step,
             targets=parts.targets,
+            train_rows=parts.dataset.rows("train"),
         )
 
     outcome = train_run(
