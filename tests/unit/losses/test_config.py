@@ -1,7 +1,7 @@
 """Losses in the study file: records, searches, the rule against double correction, and the table in the docs."""
 
 import re
-import types
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,20 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from study.config.load import check_study_file
 from study.config.loss_rules import BETA_CLASSES
 from study.config.losses import LossConfig
 from study.config.paths import find
 from study.config.rules import View, advice, rule_faults
 from study.config.searching import loss_variants, space_faults
-from study.distributed.runs import _criterion
+from study.distributed.objective import _class_counts, _criterion
 from study.errors import InputError
 from study.losses import LOSS_PARAMS, LOSSES, make_criterion
 from study.losses.label_tables import BETA_SHAPES
 from study.space import check_space
 
-DOCS = (Path(__file__).parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
+DOCS_FOLDER = Path(__file__).parents[3] / "docs"
+DOCS = (DOCS_FOLDER / "losses.md").read_text(encoding="utf-8")
 RECORDS = find("loss", {}).variants
 WEIGHTS = {"class_weights", "class_weight_source", "class_weight_beta"}
 GROUPS = {
@@ -85,7 +87,12 @@ def test_table_tells_head_ranks_and_line(name):
     assert ("K-1" in head.split(", biases")[0]) == (criterion.num_outputs == 2)
     assert (ranks == "batch") == criterion.is_batch_level
     assert ("sigmoid" in link) or ("softmax" in link)
-    loss = yaml.safe_load(line.strip("`"))["loss"]
+    program, verb, file, option, override = shlex.split(line.strip("`"))
+    assert (program, verb, option) == ("study", "run", "--set")
+    partial, faults = check_study_file(DOCS_FOLDER.parent / file, [override])
+    assert faults == []
+    assert partial.loss.name == name
+    loss = yaml.safe_load(override.removeprefix("loss="))
     params = section(**loss).model_dump(mode="json", exclude={"name"})
     make_criterion(loss["name"], num_classes=3, class_counts=[3, 2, 1], **params)
     assert loss["name"] == name
@@ -151,7 +158,7 @@ def test_losses_that_depend_on_the_number_of_classes(task, loss, words):
 
 def view_of(*, sampler="label", space=None, strict=False, **loss):
     tree = {"loss": {"name": "cross_entropy", **loss}, "sampler": {"name": sampler}, "strict": strict}
-    return View(tree | ({"search": {"space": space}} if space else {}))
+    return View(tree | ({"search": {"space": space, "trials": 4}} if space else {}))
 
 
 @pytest.mark.parametrize(
@@ -197,19 +204,16 @@ def test_no_double_correction(view):
 
 def test_counts_of_a_run():
     """The loss sees counts of all epochs instead of one, or raw counts where those of the sampler were meant."""
-    config = types.SimpleNamespace(loss=section(name="ldam", drw=True, drw_beta=0.99))
-    dataset = types.SimpleNamespace(
-        classes=("a", "b", "c"),
-        labels_n=np.array([0] * 60 + [1] * 30 + [2] * 10 + [-1] * 5 + [2] * 50),
-        rows=lambda split: np.arange(105) if split == "train" else np.arange(105, 155),
-    )
-    plan = types.SimpleNamespace(class_counts=lambda: np.array([2000, 2000, 2000]))
-    criterion = _criterion(config, dataset, plan)
+    labels_n = np.array([0] * 60 + [1] * 30 + [2] * 10 + [-1] * 5)
+    repeats_n = np.array([1.0] * 60 + [2.0] * 30 + [6.0] * 10 + [0.0] * 5) * 20  # every class is drawn 1200 times
+    counts = _class_counts(labels_n, repeats_n, num_classes=3)
+    params = section(name="ldam", drw=True, drw_beta=0.99).model_dump(mode="json")
+    criterion = _criterion(params, counts, num_classes=3)
     rarity = np.array([60, 30, 10]) ** -0.25
     assert criterion.margin_k.tolist() == pytest.approx((0.5 * rarity / rarity.max()).tolist())
     assert criterion.deferred_weight_k.tolist() == pytest.approx([1.0, 1.0, 1.0])
-    raw = types.SimpleNamespace(loss=section(name="cb", beta=0.99, class_weight_source="raw"))
+    raw = section(name="cb", beta=0.99, class_weight_source="raw").model_dump(mode="json")
     expected = (1 - 0.99) / (1 - 0.99 ** np.array([60, 30, 10]))
-    assert _criterion(raw, dataset, plan).class_weight_k.tolist() == pytest.approx(
+    assert _criterion(raw, counts, num_classes=3).class_weight_k.tolist() == pytest.approx(
         (3 * expected / expected.sum()).tolist()
     )
