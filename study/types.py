@@ -31,8 +31,8 @@ class RunSpec:
     ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
     parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
     already; ``attempt`` fences off older tries. Each rank's share of a batch is cut into ``parts`` times as many
-    micro-batches as the study file says, since memory ran out before. ``label`` lets a ``teacher`` (``config``, ``seed``
-    and ``directory`` of its run) label training images.
+    micro-batches as the study file says, since memory ran out before. ``label`` lets a ``teacher`` (``config``,
+    ``seed`` and ``directory`` of its run) label training images.
     """
 
     trial: str
