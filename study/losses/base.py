@@ -162,8 +162,9 @@ class Criterion(nn.Module, ABC):
         """Hear, on every rank before the first step of an epoch (from 0) and after a resume, how far training is."""
 
     def counts(self) -> dict[str, float]:
-        """What was counted since ``set_counts``: ``num_empty``, ``num_degenerate`` and ``num_violations``."""
-        return {name: float(getattr(self, name)) for name in COUNTED}
+        """What was counted since ``set_counts``: ``num_empty``, and what else can occur with this loss."""
+        can_be = {"num_empty": True, "num_degenerate": self.is_batch_level, "num_violations": self.head == "coral"}
+        return {name: float(getattr(self, name)) for name in COUNTED if can_be[name]}
 
     def set_counts(self, counts: Mapping[str, float]) -> None:
         """Go on counting from here; what is not given begins at 0."""

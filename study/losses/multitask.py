@@ -91,6 +91,18 @@ class MultiTask(nn.Module):
         """Classes of the task that decides."""
         return self.deciding.criterion.num_classes
 
+    def counts(self) -> dict[str, float]:
+        """What the criteria of all tasks counted together; see ``Criterion.counts``."""
+        found: dict[str, float] = {}
+        for task in self.tasks.values():
+            found |= {name: found.get(name, 0.0) + count for name, count in task.criterion.counts().items()}
+        return found
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        """Go on counting from here, in the task that decides; the others begin at 0."""
+        for number, task in enumerate(self.tasks.values()):
+            task.criterion.set_counts({} if number else counts)
+
     def forward(self, outputs_no: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """The sum of all tasks' losses over the global batch (all ranks together), by one collective.
 

@@ -5,7 +5,7 @@ The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epo
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from study import checkpoint
 from study.errors import TrainingFault
 from study.inference import Predictions, predict_split, prediction_metrics, rows_of_rank
+from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
 from study.training.compiling import compiler_faults
@@ -26,6 +27,9 @@ from study.training.state import Run, prepare_run, rank, save_run, set_mode, wor
 from study.training.step import train_step
 from study.types import EpochResult, RunOutcome, SplitName
 
+# What a criterion counts while it trains and while its outputs become probabilities, and the metrics that tell of it.
+TRAINED: Final = {"num_empty": "train/empty_batches", "num_degenerate": "train/degenerate_batches"}
+VALIDATED: Final = {"num_violations": "val/rank_violations"}
 AGREE_EVERY: Final = 8  # steps between two questions of several ranks whether a checkpoint is due
 
 
@@ -135,6 +139,7 @@ def _is_save_due(run: Run) -> bool:
 def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     """Validate, keep the best, and save before anybody hears of the epoch."""
     settings = run.settings
+    counts = _taken_counts(run.parts.criterion, TRAINED)
     _share_buffers(run.network)
     with run.average.applied() if run.average else nullcontext():
         predictions = predict(run.parts, split="val", device=run.device)
@@ -142,7 +147,9 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     run.batches.flush()
     rate = learning_rate(run.step - 1, settings, run.values)
     metrics = {"train/loss": run.losses.total / settings.steps_per_epoch, "train/lr": rate}
+    metrics |= counts | _taken_counts(run.parts.criterion, VALIDATED)
     metrics |= _losses_of(run.parts, predictions)
+    run.parts.criterion.set_counts({})
     metrics |= prediction_metrics(
         predictions, run.parts.dataset, prefix="val/", pool=settings.pool, pooling=settings.pooling
     )
@@ -161,6 +168,13 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
         run.best_epoch, run.best_value = result.epoch, value
     save_run(run, is_best=is_best)
     return result
+
+
+def _taken_counts(criterion: Criterion | MultiTask, names: Mapping[str, str]) -> dict[str, float]:
+    """What the criterion counted, by the names of metrics; it counts from 0 again."""
+    found = criterion.counts()
+    criterion.set_counts({})
+    return {metric: found[name] for name, metric in names.items() if name in found}
 
 
 def _check_outputs(run: Run, predictions: Predictions) -> None:

@@ -173,6 +173,7 @@ def _restore(run: Run, state: TrainState | None) -> None:
         run.scaler.load_state_dict(state.scaler)
     run.step, run.history = state.step, list(state.history)
     run.losses.total = state.partial.get("loss_sum", 0.0)
+    run.parts.criterion.set_counts(state.partial)
     run.batches.first_step, run.batches.epoch_digest = state.step, int(state.partial.get("batches", 0))
     run.best_epoch, run.best_value = state.best_epoch, state.best_value
 
@@ -209,7 +210,11 @@ def save_run(run: Run, *, is_best: bool) -> None:
         scaler=run.scaler.state_dict(),
         step=run.step,
         epoch=run.epoch,
-        partial={"loss_sum": run.losses.total, "batches": run.batches.epoch_digest},
+        partial={
+            "loss_sum": run.losses.total,
+            "batches": run.batches.epoch_digest,
+            **run.parts.criterion.counts(),
+        },
         history=list(run.history),
         best_epoch=run.best_epoch,
         best_value=run.best_value,
