@@ -134,6 +134,23 @@ def test_a_run_stopped_at_any_step_resumes_bit_by_bit(tiny_dataset, tmp_path, st
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.parametrize(("loss", "counted"), [("coral", True), ("soft_mcc", False), ("emd", False)])
+def test_what_a_loss_counts_is_told(tiny_dataset, tmp_path, loss, counted):
+    """Ranks that had to be mended, or batches that teach nothing, are counted and told nobody, or not per epoch."""
+    bench = Bench(tiny_dataset, loss=loss, epochs=2)
+
+    def one_class(start_step):
+        return (replace(batch, labels_n=torch.zeros_like(batch.labels_n)) for batch in bench.stream(start_step))
+
+    bench.run(tmp_path / "run", stream=one_class)
+    for metrics in curve(tmp_path / "run"):
+        assert metrics["train/empty_batches"] == 0
+        assert metrics.get("train/degenerate_batches") == (
+            bench.settings.steps_per_epoch if loss == "soft_mcc" else None
+        )
+        assert ("val/rank_violations" in metrics) == counted
+
+
 def assert_same_end(one_directory, other_directory):
     """Equal weights to the last bit, and equal images in every batch of every epoch."""
     one, other = checkpoint.load_last(one_directory), checkpoint.load_last(other_directory)
