@@ -23,7 +23,7 @@ from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
 from study.distributed.teacher import PSEUDO_FILE, label_images
 from study.errors import StudyError, TrainingFault
-from study.training import Batch, Hooks, train_run
+from study.training import Batch, Hooks, RunParts, train_run
 from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills
 from study.types import EpochResult, RunOutcome, RunSpec
 
@@ -183,19 +183,11 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     pseudo = directory.parent.parent / PSEUDO_FILE if config.pseudo else None
     parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint, pseudo=pseudo)
     parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
+    is_first = link.rank == 0
     if spec.kind == "evaluate":
-        mc_dropout = mc_dropout_of(config, seed=spec.seed)
-        return evaluate_best(
-            parts, directory, split="test", device=_device(), write=link.rank == 0, mc_dropout=mc_dropout
-        )
-    stream_settings = StreamSettings(
-        root=config.data.prepared,
-        fingerprint=parts.dataset.fingerprint,
-        policy="none" if parts.augment else config.augment.policy,
-        mode=config.augment.mode,
-        seed=spec.seed,
-        task_cpus=min(1.0, config.resources.cpus_per_worker),
-    )
+        sampling = mc_dropout_of(config, seed=spec.seed)
+        return evaluate_best(parts, directory, split="test", device=_device(), write=is_first, mc_dropout=sampling)
+    stream_settings = _stream_settings(config, parts, seed=spec.seed)
 
     def stream(start_step: int) -> Iterator[Batch]:
         return batch_stream(
@@ -218,10 +210,21 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
         device=_device(),
     )
     if outcome.state == "complete" and outcome.best_epoch:
-        evaluate_best(parts, directory, split="val", device=_device(), write=link.rank == 0)
-        if link.rank == 0:
+        evaluate_best(parts, directory, split="val", device=_device(), write=is_first)
+        if is_first:
             _write_plan(plan, directory, classes_to_draw(parts.dataset))
     return outcome
+
+
+def _stream_settings(config: StudyConfig, parts: RunParts, *, seed: int) -> StreamSettings:
+    return StreamSettings(
+        root=config.data.prepared,
+        fingerprint=parts.dataset.fingerprint,
+        policy="none" if parts.augment else config.augment.policy,
+        mode=config.augment.mode,
+        seed=seed,
+        task_cpus=min(1.0, config.resources.cpus_per_worker),
+    )
 
 
 def _write_plan(plan: Plan, directory: Path, classes: Sequence[str]) -> None:
