@@ -136,18 +136,20 @@ def _start() -> None:
     if address:
         options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in RAY_ENVIRONMENT}}
     else:
-        # Daemons and workers inherit this process's environment; a runtime environment would start Python twice for each.
-        options |= {"include_dashboard": False, "num_cpus": int(local_capacity().cpus)}
+        # Workers inherit this process's environment; a runtime environment would start Python twice for each of them.
+        # Without an address Ray would join whatever cluster somebody else has started on this machine.
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": int(local_capacity().cpus)}
     # Ray's daemons inherit the mask: a terminal that closes must not take them before the study has saved.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(**options)
     except Exception as error:
-        where = f"the cluster at {address}" if address else "a local cluster"
-        raise EnvironmentFault(
-            f"Ray could not reach {where}: {type(error).__name__}",
-            "check RAY_ADDRESS and RAY_AUTH_TOKEN" if address else "look at the end of the log, or run `study doctor`",
-        ) from error
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        if address:
+            text, fix = f"Ray could not reach the cluster at {address}", "check RAY_ADDRESS and RAY_AUTH_TOKEN"
+        else:
+            text, fix = "Ray could not start a local cluster", "look at the end of the log, or run `study doctor`"
+        raise EnvironmentFault(f"{text}: {why}", fix) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

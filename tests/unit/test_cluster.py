@@ -1,0 +1,48 @@
+"""How a study gets its Ray cluster."""
+
+import pytest
+
+from study.distributed import cluster
+from study.errors import EnvironmentFault
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The options of every start of Ray, none of which takes place."""
+    calls = []
+    monkeypatch.setattr("ray.init", lambda **options: calls.append(options))
+    return calls
+
+
+def test_without_an_address_a_cluster_of_its_own(started, monkeypatch):
+    """Ray itself would join whatever cluster somebody has started on the machine, and refuse our options there."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster._start()
+    (options,) = started
+    assert options["address"] == "local"
+    assert options["num_cpus"] >= 1
+    assert "runtime_env" not in options
+
+
+def test_with_an_address_that_cluster(started, monkeypatch):
+    """A cluster that exists is neither sized by us nor expected to share our environment."""
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    cluster._start()
+    (options,) = started
+    assert not {"address", "num_cpus"} & set(options)
+    assert set(options["runtime_env"]["env_vars"]) == set(cluster.RAY_ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"), [("", "not start a local cluster"), ("192.0.2.1:1", "not reach the clu")]
+)
+def test_what_ray_says_is_told(monkeypatch, address, words):
+    """The reason is in the error, on one line."""
+
+    def refuse(**_):
+        raise ValueError("no such port\nat all")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(EnvironmentFault, match=f"{words}.*: no such port\n"):
+        cluster._start()
