@@ -139,7 +139,7 @@ class MultiTask(nn.Module):
             ]
             if self.reconstruction:
                 error_n = outputs_no[:, -1].double()
-                parts.append(torch.stack([error_n.new_tensor(len(error_n)), error_n.sum()]))
+                parts.append(torch.stack([error_n.new_full((), float(len(error_n))), error_n.sum()]))
             sums = torch.split(sum_over_ranks(torch.cat(parts)), [len(part) for part in parts])
             found = {name: task.criterion.loss_from(sums[t]) for t, (name, task) in enumerate(self.tasks.items())}
             if self.reconstruction:
