@@ -71,8 +71,14 @@ def path_hint(path: str, leaves: Sequence[str]) -> str:
     if guess is not None:
         return f"; did you mean {guess!r}?"
     section = path.partition(".")[0]
-    siblings = [leaf for leaf in leaves if leaf.startswith(f"{section}.")]
+    siblings = leaves_below(section, leaves)
     return f"; expected one of {', '.join(siblings)}" if siblings else ""
+
+
+def leaves_below(section: str, leaves: Sequence[str]) -> list[str]:
+    """The knobs of a section for a message: its own where it has any, not those of sections inside it."""
+    below = [leaf for leaf in leaves if leaf.startswith(f"{section}.")]
+    return [leaf for leaf in below if leaf.count(".") == section.count(".") + 1] or below
 
 
 def _only_with_end(path: str, paths: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from study.config.data_rules import classes_of, data_advice, data_faults
 from study.config.loss_rules import either, loss_advice, loss_faults, possible, together
 from study.config.names import METRIC_MODE, SEGMENT_SUMMARIES, mode_of
 from study.config.pixels import pixel_faults
+from study.config.rates import OWNED_RATES
 from study.config.search_rules import search_advice, search_faults
 from study.config.task_rules import task_faults
 from study.config.view import View
@@ -36,6 +37,7 @@ OWNED: Final = (
     ("model.fusion", None, "model.name", ("hourglass",)),
     ("model.reconstruct", None, "model.name", ("hourglass",)),
     ("tasks.reconstruction.weight", 1.0, "model.name", ("hourglass",)),
+    *OWNED_RATES,
 )
 SHARES: Final = ("normal", "benign", "malignant")
 

@@ -33,6 +33,7 @@ from study.config.fields import (
 )
 from study.config.losses import CrossEntropyConfig, LossConfig
 from study.config.names import DEFAULT_METRIC, Mode, mode_of
+from study.config.rates import LossRates
 from study.config.record import Section
 from study.config.rules import View, rule_faults
 from study.config.tasks import TasksConfig
@@ -93,11 +94,13 @@ class OptimConfig(Section):
     """Optimiser and learning-rate schedule.
 
     ``step_epochs`` belongs to schedule ``step``, ``plateau_epochs`` (epochs without progress) to ``plateau``,
-    ``step_factor`` to both, ``momentum`` to ``sgd``. For ``freeze_epochs`` the head learns alone.
+    ``step_factor`` to both, ``momentum`` to ``sgd``. For ``freeze_epochs`` the head learns alone. ``lr_for`` gives
+    single losses rates of their own.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Positive = 1e-3
+    lr_for: LossRates | None = None
     weight_decay: NotNegative = 0.01
     momentum: Rate = 0.9
     schedule: Literal["constant", "step", "cosine", "plateau"] = "cosine"

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from study.config.faults import choice_message, path_hint, value_message
+from study.config.faults import choice_message, leaves_below, path_hint, value_message
 from study.config.paths import find, root, settable_paths
 from study.config.rules import View, rule_faults
 from study.space import NUMBERS, Branch, Fault, SearchSpace, SpaceNode, params_of, plain, providers, values_at
@@ -116,7 +116,7 @@ def _path_message(path: str, node: SpaceNode, view: View) -> str | None:
         return f"stays fixed during a search: {FIXED[section]}"
     if path in leaves:
         return None
-    below = [leaf for leaf in leaves if leaf.startswith(f"{path}.")]
+    below = leaves_below(path, leaves)
     if below:
         return f"a whole section: expected one of {', '.join(below)}"
     return f"unknown path{path_hint(path, leaves)}"

@@ -222,7 +222,7 @@ def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int
         seed=seed,
         metric=config.metric,
         mode=config.mode,
-        lr=optim.lr,
+        lr=_learning_rate(config),
         optimiser=optim.name,
         weight_decay=optim.weight_decay,
         momentum=optim.momentum,
@@ -247,6 +247,12 @@ def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int
         pool=config.evaluate.pool,
         pooling=config.evaluate.pooling,
     )
+
+
+def _learning_rate(config: StudyConfig) -> float:
+    """The peak rate: that of the loss where it has one of its own."""
+    own = getattr(config.optim.lr_for, config.loss.name, None)
+    return config.optim.lr if own is None else float(own)
 
 
 def _epochs_before_pruning(config: StudyConfig) -> int:

@@ -5,6 +5,7 @@ import typing
 from study.config import CLASS_NAMES, METRIC_MODE
 from study.config.fields import ClassWeights, Vendor
 from study.config.paths import find
+from study.config.rates import LossRates
 from study.config.schema import AugmentConfig, SamplerConfig
 from study.config.searching import loss_variants
 
@@ -32,6 +33,13 @@ def test_every_loss_can_be_made_from_its_defaults() -> None:
     for name, section in place.variants.items():
         params = section.model_validate({"name": name}).model_dump(exclude={"name"})
         assert make_criterion(name, num_classes=3, class_counts=[5, 3, 2], **params).num_outputs in {2, 3}
+
+
+def test_rates_of_losses() -> None:
+    """A loss cannot have a learning rate of its own."""
+    from study.losses import LOSSES
+
+    assert tuple(LossRates.model_fields) == tuple(LOSSES)
 
 
 def test_class_weights() -> None:
