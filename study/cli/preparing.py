@@ -71,7 +71,8 @@ def preview_text(config: "StudyConfig") -> str:
     """Write the contact sheets and say where they are; those of a dataset in a store come to this folder."""
     from study.report.preview import write_previews
 
-    files = write_previews(config.data.prepared, _beside(config, "preview"), seed=config.seed)
+    folder, mode = _beside(config, "preview"), config.augment.mode
+    files = write_previews(config.data.prepared, folder, seed=config.seed, mode=mode)
     return "\n".join(f"preview: {file}" for file in files)
 
 

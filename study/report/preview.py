@@ -12,13 +12,14 @@ from study.data.shards import PreparedDataset, open_dataset
 MOST_ROWS: Final = 8
 
 
-def write_previews(root: str, folder: Path, *, seed: int = 0) -> list[Path]:
+def write_previews(root: str, folder: Path, *, seed: int = 0, mode: str = "fast") -> list[Path]:
     """Write ``<policy>.png`` for every policy into ``folder``; each row is an image as prepared, then its draws.
 
     Args:
         root: folder or URI of a prepared dataset.
         folder: is made where it is missing.
         seed: of the draws.
+        mode: of the augmentation, ``fast`` or ``compatible``.
 
     Returns:
         The files, in the order of the policies.
@@ -29,7 +30,7 @@ def write_previews(root: str, folder: Path, *, seed: int = 0) -> list[Path]:
     dataset = open_dataset(root)
     images = list(dataset.pixels(example_rows(dataset)))
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(folder / f"{policy}.png", contact_sheet(policy, images, seed)) for policy in POLICIES]
+    return [_write(folder / f"{policy}.png", contact_sheet(policy, images, seed, mode=mode)) for policy in POLICIES]
 
 
 def example_rows(dataset: PreparedDataset) -> npt.NDArray[np.int64]:

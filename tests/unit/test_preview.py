@@ -14,6 +14,10 @@ def test_every_policy_gets_its_sheet(tiny_dataset, tmp_path):
     for file in files:
         assert np.asarray(Image.open(file)).std() > 5
     assert sorted(tmp_path.rglob("*.partial")) == []
+    sheets = [np.asarray(Image.open(file)) for file in files]
+    others = write_previews(str(tiny_dataset.root), tmp_path / "others", mode="compatible")
+    alike = [np.array_equal(sheet, np.asarray(Image.open(file))) for sheet, file in zip(sheets, others, strict=True)]
+    assert alike == [policy == "none" for policy in POLICIES]
 
 
 def test_examples_are_of_all_classes_and_sources(tiny_dataset):
