@@ -1,13 +1,12 @@
 """The stream on two nodes: one loads, the other trains, and the batches are those of the plan."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.data.digest import batch_digest, combined, id_hashes
@@ -33,16 +32,26 @@ def wait_for_nodes(count):
 def second_node(cluster):
     """Another node of two CPUs for the time of a test."""
     here = alive_nodes()
-    address = ray.get_runtime_context().gcs_address
-    command = [Path(sys.executable).with_name("ray"), "start", "--address", address, "--num-cpus", "2", "--block"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **quiet) as node:
-        try:
-            wait_for_nodes(len(here) + 1)
-            yield (alive_nodes() - here).pop()
-        finally:
-            node.terminate()
-            wait_for_nodes(len(here))
+    # Not `ray start`, which would tell every program on this machine to join this cluster.
+    node = Node(
+        RayParams(
+            gcs_address=ray.get_runtime_context().gcs_address,
+            num_cpus=2,
+            object_store_memory=2**27,
+            min_worker_port=0,
+            max_worker_port=0,
+            node_manager_port=0,
+            include_log_monitor=False,
+            dashboard_agent_listen_port=None,
+        ),
+        head=False,
+    )
+    try:
+        wait_for_nodes(len(here) + 1)
+        yield (alive_nodes() - here).pop()
+    finally:
+        node.kill_all_processes(check_alive=False)
+        wait_for_nodes(len(here))
 
 
 @ray.remote
