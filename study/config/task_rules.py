@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
 
 from study.config.data_rules import tasks_of
+from study.config.loss_rules import BETA_CLASSES
 from study.config.losses import LossConfig
 from study.config.names import CLASS_NAMES, class_names
 from study.config.record import Section
@@ -76,6 +77,13 @@ def _auxiliary_faults(view: View, task: str) -> Iterator[Fault]:
     record = LOSS_RECORDS.get(loss)
     if record is None:
         return
+    classes, (low, high) = _classes_of(view, task), BETA_CLASSES
+    if loss == "soft_label_beta" and classes and not low <= len(classes) <= high:
+        wanted = f"expected a task of {low} to {high} classes, or soft_label_binomial"
+        yield Fault(
+            f"tasks.{task}.loss",
+            f"'soft_label_beta': its shapes are not published for {len(classes)} classes; {wanted}",
+        )
     for key in ("normaliser", "class_weights"):
         value = view.get(f"tasks.{task}.{key}")
         if value is None or (key == "class_weights" and value == "none"):
@@ -87,16 +95,20 @@ def _auxiliary_faults(view: View, task: str) -> Iterator[Fault]:
             yield Fault(f"tasks.{task}.{key}", f"{show(value)} with loss {loss}: {wanted}")
 
 
+def _classes_of(view: View, task: str) -> tuple[str, ...]:
+    """Classes of a task; empty while what names them is faulty."""
+    classes, grades = view.words("data.labels.classes"), view.get("data.labels.birads_sub")
+    return () if classes is None else class_names(task, classes=classes, sub_grades=bool(grades))
+
+
 def _factor_faults(view: View, task: str, tasks: Sequence[str]) -> Iterator[Fault]:
     names = view.words(f"tasks.{task}.factor_classes")
     factor = view.number(f"tasks.{task}.factor")
     if factor not in (None, 1.0) and names is not None and not names:
         yield Fault(f"tasks.{task}.factor_classes", f"missing; factor {factor:g} needs the classes that it concerns")
-    classes, grades = view.words("data.labels.classes"), view.get("data.labels.birads_sub")
-    if classes is None or names is None:
+    if view.words("data.labels.classes") is None or names is None:
         return
-    own = {other: class_names(other, classes=classes, sub_grades=bool(grades)) for other in (task, *tasks)}
-    known = list(dict.fromkeys(name for of_task in own.values() for name in of_task))
+    known = list(dict.fromkeys(name for other in (task, *tasks) for name in _classes_of(view, other)))
     for i, name in enumerate(names):
         if name not in known:
             message = f"{show(name)}: expected a class of this file's tasks ({', '.join(known)}){hint(name, known)}"

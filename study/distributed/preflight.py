@@ -6,6 +6,8 @@ from typing import Final
 
 from study.config import DataConfig, Fault, PartialStudy, ResourcesConfig, StudyConfig
 from study.data.files import is_file, is_remote, join, list_files, local_path, shown, why
+from study.data.labels import label_column
+from study.data.manifest import usable_rows
 from study.data.shards import DATASET_FILE
 from study.distributed.cluster import Capacity
 from study.errors import InputError, StudyError
@@ -16,6 +18,9 @@ NEEDS_ALL_CLASSES: Final = frozenset(
 )
 
 
+WEIGHS_BY_COUNT: Final = ("cb", "ldam")  # losses that need counts of classes by their nature
+
+
 def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fault]:
     """Faults that the file alone does not show; sections with faults of their own are left out.
 
@@ -23,7 +28,7 @@ def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fa
     """
     faults: list[Fault] = []
     if partial.data is not None:
-        faults += data_faults(partial.data) or class_faults(partial)
+        faults += data_faults(partial.data) or [*class_faults(partial), *weighted_class_faults(partial)]
         faults += place_faults(partial.data)
     if partial.model is not None:
         faults += network_faults(partial)
@@ -74,6 +79,33 @@ def class_faults(partial: PartialStudy) -> list[Fault]:
         return []
     text = f"{'; '.join(lacking)}; {partial.config.metric} needs every class: more patients, or another splits.seed"
     return [Fault("data.splits", text)]
+
+
+def weighted_class_faults(partial: PartialStudy) -> list[Fault]:
+    """Auxiliary tasks whose classes are weighed by their counts, although one has no training image."""
+    from study.distributed.preparing_manifest import manifest_for
+
+    config = partial.config
+    if config is None:
+        return []
+    own = {task: config.tasks.of(task) for task in config.data.labels.auxiliary}
+    by_count = {
+        task: "loss" if settings.loss in WEIGHS_BY_COUNT else "class_weights"
+        for task, settings in own.items()
+        if settings.loss in WEIGHS_BY_COUNT or settings.class_weights not in (None, "none")
+    }
+    if not by_count:
+        return []
+    manifest = manifest_for(config.data)
+    training = manifest[(manifest["split"] == "train") & usable_rows(manifest)]
+    faults = []
+    for task, key in by_count.items():
+        labels, names = training[label_column(task)], config.data.labels.class_names_of(task)
+        lacking = [name for label, name in enumerate(names) if not (labels == label).any()]
+        if lacking:
+            found = f"{getattr(own[task], key)!r} needs training images of every class"
+            faults.append(Fault(f"tasks.{task}.{key}", f"{found}; there is none of {', '.join(lacking)}"))
+    return faults
 
 
 def place_faults(data: DataConfig) -> list[Fault]:

@@ -296,6 +296,24 @@ def test_a_run_of_two_tasks_stops_resumes_and_is_evaluated(tasks_dataset, tmp_pa
     assert {"predictions_val.parquet", "predictions_val_view.parquet", "confusion_val_view.json"} <= set(names)
 
 
+def test_micro_batches_give_the_step_of_the_whole_batch(tasks_dataset, tmp_path):
+    """Tasks whose labels are spread unevenly over micro-batches are added up as if they were even."""
+    states = []
+    for count in (1, 3):
+        sections = {
+            "train": {"epochs": 1, "batch_size": 8, "accumulate": count},
+            "sampler": {"name": "none", "epoch_draws": 8},
+            "optim": {"name": "sgd", "momentum": 0.0, "lr": 0.1, "schedule": "constant", "weight_decay": 0.0},
+            "model": {"name": "hourglass", "drop_rate": 0.0},
+            "tasks": {"view": {"loss": "corn"}},
+        }
+        trained(config_of(tasks_dataset, **sections), tmp_path / str(count))
+        states.append(checkpoint.load_last(tmp_path / str(count)))
+    assert states[0].history[0].metrics["train/loss"] == pytest.approx(states[1].history[0].metrics["train/loss"], 1e-5)
+    for name, tensor in states[0].model.items():
+        torch.testing.assert_close(tensor, states[1].model[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sections", "tasks", "columns", "drawn"),
     [

@@ -35,6 +35,18 @@ def test_data_network_and_machine_are_told_together(tmp_path):
     assert set(mixed) == {"model.name", "train.epoch"}
 
 
+def test_networks_and_classes_of_tasks_are_told(tmp_path):
+    """A searched network that nobody has, or an auxiliary class without images, fails trial by trial."""
+    study = raw(tmp_path, model={"name": "hourglass"}, tasks={"acr": {"class_weights": "balanced"}})
+    study["data"]["labels"] = {"auxiliary": ["acr", "view"]}
+    names = ["hourglass", "hourglas", "test_efficientnet"]
+    study["search"] = {"trials": 2, "space": {"model.name": {"choice": names}}}
+    found = faults_of(study)
+    assert set(found) == {"search.space.model.name.choice.1", "tasks.acr.class_weights"}
+    assert "did you mean 'hourglass'" in found["search.space.model.name.choice.1"]
+    assert "acr_6" in found["tasks.acr.class_weights"]
+
+
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     """A dataset that could not be stored is no surprise after the start."""
     (tmp_path / "file").write_text("")

@@ -55,6 +55,9 @@ def test_all_faults_at_once(raw: dict[str, Any]) -> None:
         "model.tasks",
         "model.fusion",
     }
+    beta = faults_of(several(raw, tasks={"view": {"loss": "soft_label_beta"}, "acr": {"loss": "soft_label_beta"}}))
+    assert set(beta) == {"tasks.view.loss"}
+    assert "3 to 14 classes" in beta["tasks.view.loss"]
     assert "loss.name" in found["tasks.binary.loss"]
     assert "did you mean 'acr'" in found["tasks.acl"]
     assert "expected one of pairs, batch or labelled" in found["tasks.view.normaliser"]
