@@ -23,7 +23,7 @@ from study.losses.multitask import MultiTask
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
 from study.training.compiling import compiler_faults
 from study.training.parts import Batch, BatchStream, Hooks, RunParts
-from study.training.state import Run, prepare_run, rank, save_run, set_mode, world_size
+from study.training.state import Run, loss_name, prepare_run, rank, save_run, set_mode, world_size
 from study.training.step import train_step
 from study.types import EpochResult, RunOutcome, SplitName
 
@@ -183,7 +183,7 @@ def _check_outputs(run: Run, predictions: Predictions) -> None:
     if not bool(outputs_no.isfinite().all()):
         raise TrainingFault(
             f"the network's outputs are not finite after step {run.step - 1} (epoch {run.epoch + 1}), trained with the "
-            f"loss {type(run.parts.criterion).__name__}",
+            f"loss {loss_name(run.parts.criterion)}",
             "lower optim.lr or set optim.clip_norm",
         )
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from study import checkpoint
 from study.checkpoint import TrainState
 from study.errors import StudyError, TrainingFault
+from study.losses.multitask import MultiTask
 from study.models.heads import head_parameters
 from study.optimisation import Precision, TrainSettings, WeightAverage, make_optimiser, resolve_precision
 from study.training.batch_log import BatchLog
@@ -113,7 +114,7 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
         precision=precision,
         channels_last=channels_last,
         is_compiled=is_compiled,
-        losses=LossWatch(type(parts.criterion).__name__, device=device, steps_per_epoch=settings.steps_per_epoch),
+        losses=LossWatch(loss_name(parts.criterion), device=device, steps_per_epoch=settings.steps_per_epoch),
         directory=directory,
         attempt=attempt,
     )
@@ -124,6 +125,14 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
     _restore(run, checkpoint.load_last(directory))
     _check_same_step(run)
     return run
+
+
+def loss_name(criterion: nn.Module) -> str:
+    """What a fault calls the loss of a run; with several tasks, all of theirs."""
+    name = type(criterion).__name__
+    if not isinstance(criterion, MultiTask):
+        return name
+    return f"{name} ({', '.join(f'{task}: {type(of.criterion).__name__}' for task, of in criterion.tasks.items())})"
 
 
 def set_mode(run: Run) -> None:

@@ -356,6 +356,7 @@ def main() -> int:
     """Measure everything; 2 without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, on a CPU too, to try the code")
+    parser.add_argument("--losses", action="store_true", help="the losses alone, beside an uncompiled step (20 s)")
     parser.add_argument("--out", type=Path, help="where the numbers go, as JSON")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
@@ -370,7 +371,10 @@ def main() -> int:
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            measure(bench)
+            if args.losses:
+                bench_losses(bench, step_time(bench, our_loop(bench, compile=False)))
+            else:
+                measure(bench)
     finally:
         if args.out:
             args.out.write_text(json.dumps(bench.results, indent=1))

@@ -11,6 +11,7 @@ from torch import nn
 from study.errors import TrainingFault
 from study.losses import LOSSES, make_criterion
 from study.losses.base import AdditiveCriterion
+from study.losses.multitask import MultiTask
 from study.optimisation import TrainSettings, resolve_precision, seed_step
 from study.training import Batch, RunParts
 from study.training.losswatch import EVERY, LossWatch
@@ -228,3 +229,33 @@ def test_a_frozen_backbone_does_not_count_when_gradients_are_clipped(tmp_path):
     assert all(parameter.grad is None for parameter in run.network.body.parameters())
     norm = torch.cat([parameter.grad.flatten() for parameter in run.network.head.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_several_tasks_are_accumulated_and_named(tmp_path):
+    """With several tasks a part's labels count by its own divisor, or a fault does not say which losses there were."""
+    whole = batch()
+    given = replace(whole, labels_n=torch.stack([whole.labels_n, whole.labels_n.flip(0)], dim=1))
+    found = {}
+    for count in (1, 3):
+        seed_step(0)
+        criteria = [(name, make_criterion(name, num_classes=3, class_counts=COUNTS), 1.0) for name in ("emd", "wk")]
+        several = MultiTask(criteria)
+        parts = RunParts(
+            network=Side(several.num_outputs), criterion=several, dataset=None,
+            settings=replace(SETTINGS, accumulate=count),
+        )  # fmt: skip
+        run = prepare_run(parts, directory=tmp_path / str(count), attempt=1, device=torch.device("cpu"))
+        set_mode(run)
+        found[count] = step(run, given)
+    assert found[1][1] == pytest.approx(found[3][1], rel=1e-6)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(found[1][0], found[3][0], strict=True))
+    nn.init.constant_(run.network[1].weight, math.nan)
+    with pytest.raises(TrainingFault, match=r"MultiTask \(emd: SquaredEmd, wk: WeightedKappa\) is nan"):
+        train_step(run, given)
+
+
+class Side(nn.Sequential):
+    """Outputs of all tasks side by side."""
+
+    def __init__(self, outputs):
+        super().__init__(nn.Flatten(), nn.Linear(16, outputs))

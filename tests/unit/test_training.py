@@ -249,11 +249,12 @@ def test_a_refused_epoch_prunes_the_run(tiny_dataset, tmp_path):
     assert len(curve(tmp_path / "run")) == 2
 
 
-def test_the_best_checkpoint_is_the_best_epoch_of_the_metric(tiny_dataset, tmp_path):
-    """The best checkpoint holds the weights of the epoch with the highest validation metric."""
-    outcome = Bench(tiny_dataset).run(tmp_path / "run")
-    values = [metrics["val/auroc_macro"] for metrics in curve(tmp_path / "run")]
-    assert outcome.best_epoch == 1 + int(np.argmax(values))
+@pytest.mark.parametrize(("metric", "mode"), [("val/auroc_macro", "max"), ("val/weighted_log_loss", "min")])
+def test_the_best_checkpoint_is_the_best_epoch_of_the_metric(tiny_dataset, tmp_path, metric, mode):
+    """The best checkpoint holds the weights of another epoch than the one with the best validation metric."""
+    outcome = Bench(tiny_dataset, metric=metric, mode=mode).run(tmp_path / "run")
+    values = [metrics[metric] for metrics in curve(tmp_path / "run")]
+    assert outcome.best_epoch == 1 + int(np.argmax(values) if mode == "max" else np.argmin(values))
     assert checkpoint.load_best(tmp_path / "run").epoch == outcome.best_epoch
 
 
