@@ -36,6 +36,10 @@ class McDropout:
     rate: float | None
     seed: int
 
+    def numbers(self) -> dict[str, float]:
+        """``samples`` and ``rate`` (0 for that of training), to be kept beside what came of them."""
+        return {"samples": float(self.samples), "rate": self.rate or 0.0}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from study.config import ConfirmConfig
+from study.distributed.runs import mc_dropout_of
 from study.distributed.searching import Search, ended_event
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
@@ -56,9 +57,12 @@ class _Stage:
         return [self._spec(trial, seed, "evaluate") for trial, seed in self.pairs if (trial, seed) not in settled]
 
     def _is_whole(self, outcome: RunOutcome) -> bool:
-        """Whether a reading has all that is wanted now; dropout may have been asked for since."""
-        wanted = MC_DROPOUT + test_metric(self.search.ledger.metric).removeprefix("test/")
-        return self.confirm.mc_dropout is None or wanted in outcome.metrics
+        """Whether a reading has all that is wanted now; dropout may have been asked for, or otherwise, since."""
+        if self.confirm.mc_dropout is None:
+            return True
+        wanted = mc_dropout_of(self.search.config.model_copy(update={"confirm": self.confirm}), seed=0)
+        numbers = {} if wanted is None else wanted.numbers()
+        return all(outcome.metrics.get(MC_DROPOUT + key) == number for key, number in numbers.items())
 
     def average(self) -> None:
         """The ensemble over the seeds of each configuration; one that lacks a seed has none."""

@@ -169,6 +169,7 @@ def evaluate_best(
         sampled = _sample(parts, mc_dropout, split=split, device=device)
         metrics |= _metrics(sampled.predictions, parts, prefix=f"{split}/{MC_DROPOUT}/")
         metrics[f"{split}/{MC_DROPOUT}/spread"] = float(np.mean(sampled.spread_n))
+        metrics |= {f"{split}/{MC_DROPOUT}/{key}": number for key, number in mc_dropout.numbers().items()}
         if write:
             _write_sampled(directory, sampled, parts, split=split)
     if write:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from study.config import McDropoutConfig, StudyConfig
 from study.console.tables import comparator_table
+from study.distributed.confirming import _Stage
 from study.ensembles import ensemble_of, write_ensemble
 from study.errors import InputError, StudyError
 from study.inference import Outputs, group_names, prediction_metrics, prediction_table, predictions_of
-from study.ledger import RunRecord
+from study.ledger import Ledger, RunRecord, default_url
 from study.losses import make_criterion
 from study.models import make_model
 from study.optimisation import autocast_for
@@ -278,3 +281,67 @@ def test_table_says_over_what_an_interval_is():
     assert "not for other seeds" in lines[4]
     alone = comparator_table(replace(result, comparators=result.comparators[1:]), width=90)
     assert "not for other seeds" not in alone
+
+
+@pytest.fixture
+def confirmed(tmp_path, tiny_dataset):
+    """The confirm stage of a study whose two seeds have been read, with their predictions."""
+    raw = {"prepared": "p", "sources": [{"kind": "phantom", "name": "a", "patients": 20}]}
+    config = StudyConfig.model_validate(
+        {"study": "s", "data": raw, "confirm": {"top": 1, "seeds": [0, 1], "ensemble": True}}
+    )
+    ledger = Ledger.open(default_url(tmp_path), config=config)
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / f"0-s{seed}"
+        folder.mkdir(parents=True)
+        table = prediction_table(predicted(tiny_dataset, seed=seed), tiny_dataset)
+        pq.write_table(pa.table(dict(table)), folder / "predictions_test.parquet")
+        outcome = RunOutcome(state="complete", metrics={"test/auroc_macro": 0.5})
+        ledger.record_run("0", seed, outcome, kind="evaluate")
+    told = []
+    search = SimpleNamespace(
+        config=config, ledger=ledger, study_dir=tmp_path, fingerprint="", observe=lambda event: told.append(event.text)
+    )
+    candidate = Candidate(trial="0", params={}, config=config)
+    yield _Stage(search, [candidate], config.confirm), told
+    ledger.close()
+
+
+def test_confirmation_averages_its_seeds(confirmed, tmp_path, tiny_dataset):
+    """An ensemble is not recorded, made again on every resume, or of other runs than the confirmation's."""
+    stage, told = confirmed
+    stage.average()
+    kept = stage.search.ledger.stage(ensemble_stage("0"))
+    mean_nk = np.mean([predicted(tiny_dataset, seed=seed).probs_nk for seed in (0, 1)], axis=0)
+    labels_n = predicted(tiny_dataset).labels_n
+    assert kept["value"] == pytest.approx(np.mean([roc_auc_score(labels_n == k, mean_nk[:, k]) for k in range(3)]))
+    assert kept["seeds"] == [0, 1]
+    (row,) = comparator_rows(stage.search.ledger, list(stage.candidates.values()), (0, 1))
+    assert (row.kind, row.value, row.low, row.high) == ("ensemble", kept["value"], kept["low"], kept["high"])
+    file = tmp_path / "runs" / "0-ensemble" / "predictions_test.parquet"
+    written = file.stat().st_mtime_ns
+    stage.average()
+    assert (file.stat().st_mtime_ns, told) == (written, [])
+
+
+def test_an_ensemble_lacks_no_seed(confirmed):
+    """The mean of two seeds is shown as that of three."""
+    stage, told = confirmed
+    stage.confirm = stage.confirm.model_copy(update={"seeds": (0, 1, 2)})
+    stage.average()
+    assert stage.search.ledger.stage(ensemble_stage("0")) is None
+    assert told == ["no ensemble of 0: not all of its seeds could be trained"]
+
+
+def test_dropout_that_is_asked_for_later_is_read(confirmed):
+    """`study resume --set confirm.mc_dropout=...` finds all test readings done and samples nothing."""
+    stage, _ = confirmed
+    assert stage.missing_tests() == []
+    stage.confirm = stage.confirm.model_copy(update={"mc_dropout": McDropoutConfig()})
+    assert [(spec.seed, spec.kind) for spec in stage.missing_tests()] == [(0, "evaluate"), (1, "evaluate")]
+    numbers = McDropout(samples=10, rate=None, seed=1).numbers()
+    read = {"test/auroc_macro": 0.5, **{f"test/mc_dropout/{key}": number for key, number in numbers.items()}}
+    stage.search.ledger.record_run("0", 1, RunOutcome(state="complete", metrics=read), kind="evaluate")
+    assert [spec.seed for spec in stage.missing_tests()] == [0]
+    stage.confirm = stage.confirm.model_copy(update={"mc_dropout": McDropoutConfig(samples=20)})
+    assert [spec.seed for spec in stage.missing_tests()] == [0, 1]

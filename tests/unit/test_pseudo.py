@@ -1,7 +1,8 @@
 """Pseudo-labels: a teacher of another study labels training images that have no label."""
 
 import json
-from dataclasses import replace
+import threading
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,12 @@ from study.data.targets import TargetRules, make_targets
 from study.distributed.runs import build_run
 from study.distributed.specs import make_spec
 from study.distributed.teacher import PSEUDO_FILE, find_teacher, label_images, teacher_advice, teacher_faults
+from study.distributed.tuner import _label_images
 from study.errors import InputError, StudyError
 from study.inference import forward_all, row_batches
+from study.ledger import Ledger, default_url
 from study.optimisation import autocast_for
+from study.types import RunOutcome, RunSpec
 
 CPU = torch.device("cpu")
 
@@ -225,3 +229,70 @@ def test_only_training_images_are_kept_without_a_label():
     assert finish_labels(manifest, LabelSettings())["drop_reason"].iloc[1] == "the label was left out"
     with pytest.raises(InputError, match="every label"):
         finish_labels(manifest.iloc[1:], LabelSettings(keep_unlabelled=True))
+
+
+class Board:
+    """A search as far as the stage of labelling sees it, over a real ledger; runs are executed here and now."""
+
+    def __init__(self, config, study_dir, ledger):
+        self.config, self.study_dir, self.ledger, self.fingerprint = config, study_dir, ledger, ""
+        self.stop, self.told = threading.Event(), []
+
+    def observe(self, event):
+        self.told.append(event.text)
+
+
+@pytest.fixture
+def stage(prepared, teacher, tmp_path, monkeypatch):
+    """The stage of labelling as a function, and the board that it works on."""
+    config = student(prepared)
+    study_dir = tmp_path / "studies" / "student"
+    study_dir.mkdir(parents=True)
+    ledger = Ledger.open(default_url(study_dir), config=config)
+    board = Board(config, study_dir, ledger)
+
+    def run_here(pool, specs, *, on_event, **_):
+        for spec in specs:
+            on_event(spec, "end", label_images(RunSpec(**json.loads(json.dumps(asdict(spec)))), device=CPU, rank=0))
+
+    monkeypatch.setattr("study.distributed.tuner.run_directly", run_here)
+    yield lambda: _label_images(board, None), board
+    ledger.close()
+
+
+def test_stage_labels_once(stage):
+    """The teacher labels again on every resume, or nobody learns what it did."""
+    label, board = stage
+    label()
+    kept = board.ledger.stage("pseudo labels")
+    assert (kept["teacher"], kept["seed"], kept["images"], kept["labelled"]) == ("half/0-s3", 3, 10, 10)
+    assert kept["digest"] == pseudo_digest(read_pseudo_labels(board.study_dir / PSEUDO_FILE))
+    assert "the teacher labelled 10 of 10 training images that had no label" in board.told
+    written = (board.study_dir / PSEUDO_FILE).stat().st_mtime_ns
+    label()
+    assert (board.study_dir / PSEUDO_FILE).stat().st_mtime_ns == written
+
+
+def test_stage_holds_to_its_labels(stage):
+    """A study goes on with other labels than those it began with; or a lost file, which can be made again, ends it."""
+    label, board = stage
+    label()
+    path = board.study_dir / PSEUDO_FILE
+    table = read_pseudo_labels(path)
+    path.unlink()
+    label()
+    assert pseudo_digest(read_pseudo_labels(path)) == pseudo_digest(table)
+    write_pseudo_labels(table.assign(uncertainty=0.5), path)
+    with pytest.raises(StudyError, match="not those that it began with"):
+        label()
+
+
+def test_stage_tells_of_a_failure(stage, monkeypatch):
+    """A teacher that fails leaves a study that trains without its labels."""
+    label, _ = stage
+    monkeypatch.setattr(
+        "study.distributed.tuner.run_directly",
+        lambda pool, specs, *, on_event, **_: on_event(specs[0], "end", RunOutcome(state="failed", reason="no memory")),
+    )
+    with pytest.raises(StudyError, match="no memory"):
+        label()
