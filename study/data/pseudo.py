@@ -13,6 +13,7 @@ from study.data.shards import PreparedDataset
 from study.errors import StudyError
 
 PSEUDO: Final = "pseudo"
+PSEUDO_FILE: Final = "pseudo.parquet"  # in a study's folder
 COLUMNS: Final = ("image_id", "label", "confidence", "uncertainty", "origin")
 
 

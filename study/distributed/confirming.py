@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from study.config import ConfirmConfig
-from study.distributed.runs import mc_dropout_of
 from study.distributed.searching import Search, ended_event
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
-from study.ensembles import ensemble_of, write_ensemble
 from study.errors import StudyError
 from study.standing import BASELINE, MC_DROPOUT, Candidate, choose_candidates, ensemble_stage, test_metric
 from study.types import Event, RunOutcome, RunSpec
@@ -60,12 +58,14 @@ class _Stage:
         """Whether a reading has all that is wanted now; dropout may have been asked for, or otherwise, since."""
         if self.confirm.mc_dropout is None:
             return True
-        wanted = mc_dropout_of(self.search.config.model_copy(update={"confirm": self.confirm}), seed=0)
-        numbers = {} if wanted is None else wanted.numbers()
+        wanted = self.confirm.mc_dropout
+        numbers = {"samples": wanted.samples, "rate": wanted.rate or 0.0}  # as McDropout.numbers, without its imports
         return all(outcome.metrics.get(MC_DROPOUT + key) == number for key, number in numbers.items())
 
     def average(self) -> None:
         """The ensemble over the seeds of each configuration; one that lacks a seed has none."""
+        from study.ensembles import ensemble_of, write_ensemble
+
         search, seeds = self.search, list(self.confirm.seeds)
         read = {(record.trial, record.seed) for record in search.ledger.run_records() if record.kind == "evaluate"}
         for trial, candidate in self.candidates.items():

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from study import checkpoint
 from study.config import Fault, PseudoConfig, StudyConfig, apply_params, load_config
-from study.data.pseudo import PSEUDO, write_pseudo_labels
+from study.data.pseudo import PSEUDO, PSEUDO_FILE, write_pseudo_labels
 from study.distributed.runs import build_run
 from study.errors import InputError, StudyError
 from study.inference import forward_all, gather, row_batches, rows_of_rank
@@ -23,7 +23,6 @@ from study.optimisation import autocast_for, resolve_precision
 from study.standing import BASELINE
 from study.types import RunOutcome, RunSpec
 
-PSEUDO_FILE: Final = "pseudo.parquet"
 STUDY_FILE: Final = "study.yaml"
 BATCH_ROWS: Final = 32
 # How pictures are made; a teacher that has learnt from other pictures would guess.

@@ -15,7 +15,6 @@ from typing import Literal
 
 from study.config import StudyConfig
 from study.data.files import shown
-from study.data.pseudo import pseudo_digest, read_pseudo_labels
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
@@ -24,7 +23,6 @@ from study.distributed.preparing import PrepareProgress, plan_preparation, prepa
 from study.distributed.searching import Observe, Search, run_search
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
-from study.distributed.teacher import PSEUDO_FILE, find_teacher
 from study.errors import InputError, InterruptedStudy, StudyError
 from study.ledger import Ledger
 from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
@@ -157,6 +155,9 @@ def _run_stages(search: Search) -> None:
 
 def _label_images(search: Search, pool: SlotPool) -> None:
     """Let the teacher label images, once per study; its labels are part of what every run is trained on."""
+    from study.data.pseudo import PSEUDO_FILE, pseudo_digest, read_pseudo_labels
+    from study.distributed.teacher import find_teacher  # with what it imports, torch and more
+
     config = search.config
     path, known = search.study_dir / PSEUDO_FILE, search.ledger.stage(PSEUDO_LABELS)
     if known and path.exists():

@@ -16,12 +16,13 @@ import torch.distributed as dist
 
 from study.config import StudyConfig
 from study.data.augment import tune_malloc
+from study.data.pseudo import PSEUDO_FILE
 from study.data.sampling import Plan
 from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
-from study.distributed.teacher import PSEUDO_FILE, label_images
+from study.distributed.teacher import label_images
 from study.errors import StudyError, TrainingFault
 from study.training import Batch, Hooks, RunParts, train_run
 from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills

@@ -13,12 +13,19 @@ from study import checkpoint
 from study.checkpoint import TrainState
 from study.config import StudyConfig, config_yaml
 from study.data.labels import LabelSettings, finish_labels
-from study.data.pseudo import PSEUDO, pseudo_digest, read_pseudo_labels, with_pseudo_labels, write_pseudo_labels
+from study.data.pseudo import (
+    PSEUDO,
+    PSEUDO_FILE,
+    pseudo_digest,
+    read_pseudo_labels,
+    with_pseudo_labels,
+    write_pseudo_labels,
+)
 from study.data.shards import DATASET_FILE, MANIFEST_FILE, open_dataset
 from study.data.targets import TargetRules, make_targets
 from study.distributed.runs import build_run
 from study.distributed.specs import make_spec
-from study.distributed.teacher import PSEUDO_FILE, find_teacher, label_images, teacher_advice, teacher_faults
+from study.distributed.teacher import find_teacher, label_images, teacher_advice, teacher_faults
 from study.distributed.tuner import _label_images
 from study.errors import InputError, StudyError
 from study.inference import forward_all, row_batches
