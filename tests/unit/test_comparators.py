@@ -137,6 +137,29 @@ class TestMcDropout:
         np.testing.assert_array_equal(first.predictions.probs_nk, again.predictions.probs_nk)
         assert np.abs(first.predictions.probs_nk - other.predictions.probs_nk).max() > 1e-4
 
+    def test_ranks_drop_the_same(self, net, tiny_dataset, monkeypatch):
+        """On two ranks other units are dropped than on one, or a rank predicts another's images."""
+        monkeypatch.setattr("study.stochastic.BATCH_ROWS", 8)
+        whole, parts = [], []
+        real = predictions_of
+        monkeypatch.setattr(
+            "study.stochastic.predictions_of",
+            lambda outputs, *rest: whole.append(outputs.outputs_no) or real(outputs, *rest),
+        )
+        alone = sample(net, tiny_dataset, samples=2)
+        both, shape = list(whole), whole[0].shape
+        for rank in (0, 1):
+            ranks = SimpleNamespace(
+                is_initialized=lambda: True, get_rank=lambda rank=rank: rank, get_world_size=lambda: 2
+            )
+            monkeypatch.setattr("study.stochastic.dist", ranks)
+            monkeypatch.setattr("study.stochastic.gather", lambda part: parts.append(part) or torch.zeros(shape))
+            sample(net, tiny_dataset, samples=2)
+        assert [len(part) for part in parts] == [16, 16, 8, 8]
+        for number in (0, 1):
+            assert torch.equal(torch.cat([parts[number], parts[2 + number]]), both[number])
+        assert len(alone.spread_n) == 24
+
     def test_nothing_stays_changed(self, net, tiny_dataset):
         """Dropout stays on, its rate or the mode of normalisation stays changed, or the random numbers move on."""
         net.train()
