@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from study.config import StudyConfig, apply_params
+from study.config import StudyConfig, apply_params, mode_of
 from study.ledger import Ledger, RunRecord
 from study.metrics import range_of
 from study.stats import hedges_g, holm, mean_interval, welch
+from study.stats.fronts import front_numbers
 from study.types import ComparatorRow, ConfirmRow, RunOutcome, StudyResult, TrialRow
 
 CONFIRMED: Final = "confirm finished"
@@ -29,7 +30,7 @@ def choose_candidates(config: StudyConfig, rows: Sequence[TrialRow]) -> list[Can
     """The best complete trials, then the baseline when the study file asks for it and searches anything."""
     if config.confirm is None:
         return []
-    complete = ranked_complete(rows, mode=config.mode)
+    complete = ranked_complete(rows, mode=config.mode, modes=[mode_of(metric) for metric in config.metrics])
     chosen = [
         Candidate(trial=row.trial, params=row.params, config=apply_params(config, row.params))
         for row in complete[: config.confirm.top]
@@ -39,12 +40,17 @@ def choose_candidates(config: StudyConfig, rows: Sequence[TrialRow]) -> list[Can
     return chosen
 
 
-def ranked_complete(rows: Sequence[TrialRow], *, mode: str) -> list[TrialRow]:
-    """Complete trials that keep the constraints, best value first; equal ones in trial order, repeats left out."""
+def ranked_complete(rows: Sequence[TrialRow], *, mode: str, modes: Sequence[str] = ()) -> list[TrialRow]:
+    """Complete trials that keep the constraints, best first; equal ones in trial order, repeats left out.
+
+    With the ``modes`` of several metrics those of the first Pareto front come first, ordered by the first metric.
+    """
     sign = -1.0 if mode == "max" else 1.0
     complete = [row for row in rows if row.state == "complete" and row.value is not None]
     complete = [row for row in complete if row.is_feasible and not row.repeats]
-    return sorted(complete, key=lambda row: (sign * float(row.value or 0.0), int(row.trial)))
+    fronts = front_numbers([row.values for row in complete], modes) if len(modes) > 1 else [1] * len(complete)
+    order = sorted(range(len(complete)), key=lambda i: (fronts[i], sign * complete[i].value, int(complete[i].trial)))  # type: ignore[operator]
+    return [complete[i] for i in order]
 
 
 def is_done(ledger: Ledger, config: StudyConfig) -> bool:

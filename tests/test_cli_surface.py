@@ -19,13 +19,13 @@ from study.errors import ConfigError, EnvironmentFault, InputError, InterruptedS
 COMMON = {"--storage", "--debug", "--help"}
 SURFACE = {
     "prepare": ["[FILE]", "--dry-run", "--preview", "--plan", "--set"],
-    "run": ["FILE", "--set"],
-    "resume": ["NAME", "--set"],
+    "run": ["FILE", "--dry-run", "--set"],
+    "resume": ["NAME", "--trials", "--space", "--set"],
     "submit": None,
     "status": ["NAME", "--json"],
     "stop": None,
     "logs": ["NAME", "--lines", "-n"],
-    "best": ["NAME", "--top", "--json", "--yaml"],
+    "best": ["NAME", "--top", "--json", "--yaml", "--where", "--per-cost", "--why"],
     "confirm": ["NAME"],
     "evaluate": None,
     "predict": None,

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -79,19 +79,44 @@ def prepare(
 
 
 @app.command()
-def run(file: File, *, overrides: Overrides = None, storage: Storage = STORAGE, debug: Debug = False) -> None:
+def run(
+    file: File,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the space, ten configurations and the cost; start nothing.")
+    ] = False,
+    overrides: Overrides = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
     """Run a study file: prepare, search, confirm. An existing study goes on where it stopped."""
+    from study.cli.dry_run import show_dry_run
     from study.cli.running import run_file
 
-    run_file(file, storage=storage, overrides=overrides or ())
+    if dry_run:
+        show_dry_run(file, storage=storage, overrides=overrides or ())
+    else:
+        run_file(file, storage=storage, overrides=overrides or ())
 
 
 @app.command()
-def resume(name: Name, *, overrides: Overrides = None, storage: Storage = STORAGE, debug: Debug = False) -> None:
-    """Go on with a study; --set may make its budget larger (search.trials, confirm.*, resources.*)."""
+def resume(
+    name: Name,
+    *,
+    trials: Annotated[
+        str | None, typer.Option("--trials", metavar="N|+N", help="So many trials in all, or so many more.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="Go on in the search space of this file.")
+    ] = None,
+    overrides: Overrides = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Go on with a study; --set may change its budget (search.trials, search.budget, confirm.*, resources.*)."""
     from study.cli.running import resume_study
 
-    resume_study(name, storage=storage, overrides=overrides or ())
+    resume_study(name, storage=storage, overrides=overrides or (), trials=trials, space=space)
 
 
 @app.command()
@@ -119,21 +144,34 @@ def list_studies(*, storage: Storage = STORAGE, debug: Debug = False) -> None:
 
 
 @app.command()
-def best(
+def best(  # noqa: PLR0913 - one for each option
     name: Name,
     *,
     top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="How many; 5, with --yaml 1.")] = None,
     json: Json = False,
     yaml: Annotated[bool, typer.Option("--yaml", help="Print study files to standard output.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="A.B=C", help="Only such trials (=, !=, <, <=, >, >=); repeatable."),
+    ] = None,
+    per_cost: Annotated[bool, typer.Option("--per-cost", help="Order by what a device-hour has brought.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Which parameters mattered, together and apart.")] = False,
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
     """Show the best trials, or print them as JSON or as study files that can be run."""
     from study.cli.best import show_best
+    from study.cli.why import show_why
 
     if json and yaml:
         raise typer.BadParameter("choose one of --json and --yaml")
-    show_best(name, storage=storage, top=top, form="json" if json else "yaml" if yaml else "table")
+    if why and (yaml or per_cost or top):
+        raise typer.BadParameter("--why goes with --where and --json alone")
+    if why:
+        show_why(name, storage=storage, where=where or (), as_json=json)
+        return
+    form: Literal["json", "yaml", "table"] = "json" if json else "yaml" if yaml else "table"
+    show_best(name, storage=storage, top=top, form=form, where=where or (), per_cost=per_cost)
 
 
 @app.command()

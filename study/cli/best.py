@@ -1,7 +1,7 @@
 """The verb best: which trials are best, as MLflow and the ledger know them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -9,7 +9,7 @@ import typer
 
 from study.cli.folders import STUDY_FILE, storage_root, stored_config, study_directory, tracking_uri
 from study.cli.invocation import program, storage_option
-from study.cli.showing import print_json, read_study, table_width, trial_record
+from study.cli.showing import cost_record, print_json, read_study, table_width, trial_record
 from study.errors import EnvironmentFault, InputError, StudyError
 
 if TYPE_CHECKING:
@@ -19,42 +19,64 @@ if TYPE_CHECKING:
 DEFAULT_TOP: Final = 5
 
 
-def show_best(name: str, *, storage: str, top: int | None, form: Literal["table", "json", "yaml"]) -> None:
-    """The best complete trials of a study.
+def show_best(
+    name: str,
+    *,
+    storage: str,
+    top: int | None,
+    form: Literal["table", "json", "yaml"],
+    where: Sequence[str] = (),
+    per_cost: bool = False,
+) -> None:
+    """The best complete trials of a study, or those that meet conditions.
 
     Values and states come from the ledger, the runs and the metrics of further seeds from MLflow. Without the study's
     directory, MLflow alone answers, if ``MLFLOW_TRACKING_URI`` names a server; without MLflow, the ledger does.
 
     Raises:
-        InputError: there is no such study.
+        InputError: there is no such study, or a condition cannot be read.
         StudyError: a study file was asked for and no trial is complete.
     """
-    from study.console.tables import trials_table
+    from study.config import flat_values
+    from study.console.best_tables import best_text
+    from study.report.filters import filtered
+    from study.report.ranking import per_cost_ranked
 
-    config, result = _read(name, storage)
-    rows = result.rows[: top or (1 if form == "yaml" else DEFAULT_TOP)]
+    config, result, add_runs = _read(name, storage)
+    rows = filtered(result.rows, where, flat_values(config)) if where else list(result.rows)
+    rows = per_cost_ranked(rows, mode=result.mode) if per_cost else rows
+    result = replace(result, rows=tuple(rows))
+    shown = rows[: top or (1 if form == "yaml" else DEFAULT_TOP)]
     if form == "json":
-        print_json([trial_record(row) for row in rows])
+        print_json([trial_record(row) | (cost_record(row) if per_cost else {}) for row in add_runs(shown)])
     elif form == "yaml":
-        _print_yaml(rows, config)
+        _print_yaml(shown, config)
     elif not rows:
-        typer.echo(f"no trial of study {name} is complete", err=True)
+        found = f"meets {' and '.join(where)}" if where else "is complete"
+        typer.echo(f"no trial of study {name} {found}", err=True)
     else:
-        typer.echo(trials_table(replace(result, rows=rows), width=table_width()), err=True)
+        typer.echo(best_text(result, add_runs(shown), per_cost=per_cost, width=table_width()), err=True)
         typer.echo(f"\nas a study file: {program()} best {name}{storage_option(storage)} --yaml", err=True)
 
 
-def _read(name: str, storage: str) -> "tuple[StudyConfig, StudyResult]":
-    """The study with its complete trials only, best first."""
+AddRuns = Callable[[Sequence["TrialRow"]], "list[TrialRow]"]
+
+
+def _read(name: str, storage: str) -> "tuple[StudyConfig, StudyResult, AddRuns]":
+    """The study with its complete trials only, best first, and how to add to some rows what MLflow knows of them."""
     from study.report.ranking import ranked
 
     if not (storage_root(storage) / name / STUDY_FILE).exists() and os.environ.get("MLFLOW_TRACKING_URI"):
-        return _from_mlflow(name)
+        return *_from_mlflow(name), list
     directory = study_directory(name, storage)
     config = stored_config(directory)
     result = read_study(config, directory)
-    rows = [row for row in ranked(result) if row.state == "complete"]
-    return config, replace(result, rows=tuple(_with_runs(rows, tracking_uri(directory), config.study)))
+    rows = [row for row in ranked(result) if row.state == "complete" and not row.repeats]
+    return (
+        config,
+        replace(result, rows=tuple(rows)),
+        lambda shown: _with_runs(shown, tracking_uri(directory), config.study),
+    )
 
 
 def _from_mlflow(name: str) -> "tuple[StudyConfig, StudyResult]":
@@ -73,17 +95,17 @@ def _from_mlflow(name: str) -> "tuple[StudyConfig, StudyResult]":
     return config, result
 
 
-def _with_runs(rows: "list[TrialRow]", uri: str, study: str) -> "list[TrialRow]":
+def _with_runs(rows: "Sequence[TrialRow]", uri: str, study: str) -> "list[TrialRow]":
     """The rows with what MLflow adds: its runs, all seeds, the metrics on the test split."""
     from study.tracking import best_rows
 
     if not rows:
-        return rows
+        return []
     try:
-        known = {row.trial: row for row in best_rows(uri, study)}
+        known = {row.trial: row for row in best_rows(uri, study, trials=[row.trial for row in rows])}
     except (EnvironmentFault, InputError) as error:
         typer.echo(f"warning: {error.message}; the ledger alone answers", err=True)
-        return rows
+        return list(rows)
     return [_merged(row, known[row.trial]) if row.trial in known else row for row in rows]
 
 

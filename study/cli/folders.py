@@ -80,8 +80,10 @@ def store_config(directory: Path, config: "StudyConfig") -> None:
     partial.replace(directory / STUDY_FILE)
 
 
-def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str) -> None:
+def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str, may_change: Sequence[str] = ()) -> None:
     """A study goes on with its own configuration; only its budget may change, and its trials only grow.
+
+    ``may_change`` are sections that may change, too.
 
     Raises:
         InputError: something else changed; the message lists every path with both values, the fix both ways out.
@@ -91,6 +93,7 @@ def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str) ->
     resume = f"`{program()} resume {old.study}{storage_option(storage)}`"
     paths = changed_paths(old, new)
     other = [path for path in paths if not is_budget(path)]
+    other = [path for path in other if not any(f"{path}.".startswith(f"{free}.") for free in may_change)]
     if other:
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         lines = "".join(f"\n  {path}: {_value(before, path)} -> {_value(after, path)}" for path in other)

@@ -23,6 +23,7 @@ from study.cli.folders import (
     tracking_uri,
 )
 from study.cli.invocation import INVOCATION, program, storage_option
+from study.cli.larger import SPACE_PATHS, check_budget_left, space_overrides, trials_override
 from study.errors import InputError, InterruptedStudy
 
 if TYPE_CHECKING:
@@ -54,15 +55,21 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
     _run(config, storage_root(storage) / config.study, storage=storage)
 
 
-def resume_study(name: str, *, storage: str, overrides: Sequence[str]) -> None:
-    """Go on with a study, with a larger budget when overrides say so.
+def resume_study(
+    name: str, *, storage: str, overrides: Sequence[str], trials: str | None = None, space: Path | None = None
+) -> None:
+    """Go on with a study: with a larger budget when ``trials`` or the overrides say so, in another space.
 
     Raises:
-        InputError: there is no such study, or the overrides change more than its budget.
+        InputError: there is no such study, or more changes than its budget and, with ``space``, its search space.
     """
     directory = study_directory(name, storage)
-    config = stored_config(directory, overrides)
-    check_same_study(stored_config(directory), config, storage=storage)
+    old = stored_config(directory)
+    changes = [*overrides, *trials_override(old, trials), *space_overrides(space)]
+    config = stored_config(directory, changes)
+    check_same_study(old, config, storage=storage, may_change=SPACE_PATHS if space is not None else ())
+    if space is not None and old != config:
+        check_budget_left(config, directory, name=name, storage=storage)
     _run(config, directory, storage=storage)
 
 

@@ -92,6 +92,14 @@ def trial_record(row: "TrialRow") -> dict[str, Any]:
     } | _where_it_applies(row)
 
 
+def cost_record(row: "TrialRow") -> dict[str, Any]:
+    """What a trial has cost, and what a device-hour of it has brought."""
+    from study.report.ranking import per_device_hour
+
+    cost = {"seconds": row.seconds, "device_seconds": row.device_seconds, "images": row.images}
+    return {"cost": cost, "value_per_device_hour": per_device_hour(row)}
+
+
 def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
     """What only some searches have: several metrics, missed constraints, configurations that came again."""
     found: dict[str, Any] = {"values": list(row.values)} if len(row.values) > 1 else {}

@@ -64,6 +64,20 @@ def changed_paths(old: StudyConfig, new: StudyConfig) -> list[str]:
     return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
 
 
+def flat_values(config: StudyConfig) -> dict[str, Any]:
+    """Every value of the file by its dotted path, lists as one value; the search itself left out."""
+    raw = config.model_dump(mode="json", exclude={"search", "confirm"})
+    return dict(_flat(raw, ""))
+
+
+def _flat(raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def is_budget(path: str) -> bool:
     """Whether a value may change when a study is resumed: its trials, its confirmation, its resources."""
     return any(path == budget or path.startswith(f"{budget}.") for budget in BUDGET)

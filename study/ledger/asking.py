@@ -12,7 +12,7 @@ from study.config import StudyConfig, mode_of
 from study.ledger.budget import Limits, limits_of
 from study.ledger.suggestion import Suggester, SuggestSettings
 from study.ledger.view import seen
-from study.space import SearchSpace, count, parse_space
+from study.space import SearchSpace, active_nodes, count, parse_space, value_in
 
 TURNS: Final = 8  # suggestions for one number, before a configuration that runs already is trained beside itself
 START: Final = "start_with"
@@ -38,6 +38,7 @@ class Asking:
         self._keys: dict[int, str] = {}
         self._finished: dict[str, int] = {}
         self._used: set[str] = set()
+        self._tried: set[str] = set()
         self._suggester = Suggester(self.space, self._settings(10))
 
     @property
@@ -59,7 +60,10 @@ class Asking:
         # A repeat has no epochs of its own, and a failure may not repeat itself.
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and "repeats" not in trial.user_attrs:
             self._finished.setdefault(key, trial.number)
-        self.num_known = len(set(self._keys.values()))
+        is_finite = self.limits.configurations is not None
+        if is_finite and self._views[trial.number] is not None and self._is_whole(trial.user_attrs.get("params", {})):
+            self._tried.add(key)
+            self.num_known = len(self._tried)
 
     def draft(self) -> tuple[FrozenTrial | None, int | None]:
         """The next trial, and the number of the finished one whose configuration it has; None when a grid is done."""
@@ -77,6 +81,11 @@ class Asking:
         key = _key(draft)
         draft.user_attrs |= {"attempt": 1, "devices": self.devices} | ({START: point} if point else {})
         return draft, self._finished.get(key) if self.space is not None else None
+
+    def _is_whole(self, params: Mapping[str, Any]) -> bool:
+        """Whether these are one of the configurations of the space, and not of an earlier one that lacks something."""
+        assert self.space is not None  # noqa: S101 - the caller has checked
+        return all(value_in(node, params) is not None for node in active_nodes(self.space, params))
 
     def _settings(self, startup_trials: int) -> SuggestSettings:
         algorithm: str = self._search.algorithm if self._search else "random"

@@ -103,6 +103,7 @@ class Ledger(StoredTrials):
         ledger = cls(storage, find_study(storage, config.study), config=config, read_only=read_only)
         ledger._check_search()
         if not read_only:
+            ledger.record_space(config.search, count_trials(storage, ledger._study_id))
             ledger._adopt()
         return ledger
 

@@ -12,7 +12,7 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from optuna.storages import BaseStorage
 
@@ -20,6 +20,8 @@ from study.errors import StudyError
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
 from study.ledger.storage import answered
 from study.types import Retry, RunOutcome
+
+SPACES: Final = "search spaces"
 
 
 class StudyNotes:
@@ -117,6 +119,20 @@ class StudyNotes:
     def stage(self, name: str) -> Any:
         """What was kept under ``name``; None when nothing was."""
         return self._notes().get(f"stage:{name}")
+
+    @answered
+    def record_space(self, search: Any, num_trials: int) -> None:
+        """Keep the search space when it is another one than before, with the trial from which it holds."""
+        if search is None:
+            return
+        raw = search.space.to_raw() if hasattr(search.space, "to_raw") else dict(search.space)
+        spaces = self.spaces()
+        if not spaces or spaces[-1]["space"] != raw:
+            self._note(f"stage:{SPACES}", [*spaces, {"from_trial": num_trials if spaces else 0, "space": raw}])
+
+    def spaces(self) -> list[dict[str, Any]]:
+        """All search spaces that the study has had, each with ``from_trial``; the last one holds now."""
+        return list(self.stage(SPACES) or [])
 
     def _notes(self) -> dict[str, Any]:
         return self._storage.get_study_user_attrs(self._study_id)

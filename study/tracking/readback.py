@@ -14,14 +14,16 @@ from study.tracking.server import clean_key, make_reader, unreachable
 from study.types import TrialRow
 
 RUNS_PER_PAGE: Final = 1000
+MAX_LOOKUPS: Final = 20  # trials that are looked up one by one; more are read with all others
 
 
-def best_rows(tracking_uri: str, study: str) -> list[TrialRow]:
+def best_rows(tracking_uri: str, study: str, *, trials: Sequence[str] | None = None) -> list[TrialRow]:
     """The complete trials of a study, best first (the lower number of equals), read from MLflow and nothing else.
 
     ``value`` and ``metrics`` are those of the run of the search at its best epoch; ``test/...`` metrics are means over
     all seeds that were evaluated. ``seeds`` and ``mlflow_run_ids`` list the search's run first, then the others. Where
     MLflow holds several studies of this name, the newest counts. The baseline has no run of the search and no row.
+    With ``trials`` only those are looked up, which is quick however many others there are.
 
     Raises:
         InputError: there is no such study; the fix names near ones.
@@ -30,16 +32,19 @@ def best_rows(tracking_uri: str, study: str) -> list[TrialRow]:
     client = make_reader(tracking_uri)
     try:
         parent = _parent(client, study)
-        children = _search(client, parent.info.experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        experiment, below = parent.info.experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        few = trials is not None and len(trials) <= MAX_LOOKUPS
+        only = [f" AND tags.`study.trial` = '{trial}'" for trial in trials or ()] if few else [""]
+        children = [run for more in only for run in _search(client, experiment, below + more)]
     except InputError:
         raise
     except Exception as error:
         raise unreachable(tracking_uri, error) from error
-    trials: dict[str, list[Any]] = defaultdict(list)
+    by_trial: dict[str, list[Any]] = defaultdict(list)
     for run in children:
-        trials[run.data.tags["study.trial"]].append(run)
+        by_trial[run.data.tags["study.trial"]].append(run)
     metric, mode = clean_key(parent.data.tags["study.metric"]), parent.data.tags["study.mode"]
-    rows = [row for runs in trials.values() if (row := _row(runs, metric=metric)) is not None]
+    rows = [row for runs in by_trial.values() if (row := _row(runs, metric=metric)) is not None]
     sign = -1 if mode == "max" else 1
     return sorted(rows, key=lambda row: (sign * (row.value or 0.0), int(row.trial)))
 
