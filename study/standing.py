@@ -1,4 +1,7 @@
-"""Where a study stands, from its ledger alone: the table, the confirmation with its statistics, what is left to do."""
+"""Where a study stands, from its ledger alone: the table, the confirmation with its statistics, what is left to do.
+
+Statistics are imported where they are needed: scipy takes half a second, and `study best` hardly ever needs it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +11,6 @@ from typing import Any, Final
 from study.config import StudyConfig, apply_params, mode_of
 from study.ledger import Ledger, RunRecord
 from study.metrics import range_of
-from study.stats import hedges_g, holm, mean_interval, welch
-from study.stats.fronts import front_numbers
 from study.types import ComparatorRow, ConfirmRow, RunOutcome, StudyResult, TrialRow
 
 CONFIRMED: Final = "confirm finished"
@@ -45,6 +46,8 @@ def ranked_complete(rows: Sequence[TrialRow], *, mode: str, modes: Sequence[str]
 
     With the ``modes`` of several metrics those of the first Pareto front come first, ordered by the first metric.
     """
+    from study.stats.fronts import front_numbers
+
     sign = -1.0 if mode == "max" else 1.0
     complete = [row for row in rows if row.state == "complete" and row.value is not None]
     complete = [row for row in complete if row.is_feasible and not row.repeats]
@@ -53,10 +56,10 @@ def ranked_complete(rows: Sequence[TrialRow], *, mode: str, modes: Sequence[str]
     return [complete[i] for i in order]
 
 
-def is_done(ledger: Ledger, config: StudyConfig) -> bool:
-    """Whether search and confirm have spent their budgets."""
+def is_done(ledger: Ledger, config: StudyConfig, rows: Sequence[TrialRow] | None = None) -> bool:
+    """Whether search and confirm have spent their budgets; ``rows`` are the ledger's, when they are at hand."""
     confirmed = config.confirm is None or ledger.stage(CONFIRMED) == confirm_key(config)
-    return not left_to_search(ledger) and confirmed
+    return not ledger.left(rows) and confirmed
 
 
 def left_to_search(ledger: Ledger) -> int:
@@ -68,7 +71,7 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
     """Where a study stands, from its ledger alone."""
     notes = {trial: retry.text for (trial, _), retry in ledger.retries().items()}
     rows = tuple(replace(row, note=notes.get(row.trial, "")) for row in ledger.rows())
-    done = is_done(ledger, config)
+    done = is_done(ledger, config, rows)
     # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
     own = [
         RunRecord(
@@ -131,6 +134,8 @@ def confirm_rows(
         seeds: seeds in the order of the study file; those without a test record are left out.
         metric: the study's metric, ``val/...``.
     """
+    from study.stats import holm, mean_interval
+
     samples = {c.trial: _by_seed(records, c.trial, seeds=seeds, metric=test_metric(metric)) for c in candidates}
     base = list(samples.get(BASELINE, {}).values())
     compared = {c.trial: list(samples[c.trial].values()) for c in candidates if c.trial != BASELINE}
@@ -166,6 +171,8 @@ def confirm_rows(
 
 def comparator_rows(ledger: Ledger, candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[ComparatorRow]:
     """Dropout and ensemble of every candidate, as far as the ledger has them."""
+    from study.stats import mean_interval
+
     records, metric = ledger.run_records(), test_metric(ledger.metric)
     rows = []
     for candidate in candidates:
@@ -202,8 +209,12 @@ def _by_seed(records: Sequence[RunRecord], trial: str, *, seeds: Sequence[int], 
 
 
 def _p_value(sample: list[float], base: list[float]) -> float:
+    from study.stats import welch
+
     return float(welch(sample, base).p) if len(sample) > 1 and len(base) > 1 else math.nan
 
 
 def _effect(sample: list[float], base: list[float]) -> float:
+    from study.stats import hedges_g
+
     return float(hedges_g(sample, base)) if len(sample) > 1 and len(base) > 1 else math.nan

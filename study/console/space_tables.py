@@ -33,9 +33,7 @@ def dry_run_text(
     space: SearchSpace, *, size: int | None, samples: Sequence[Mapping[str, Any]], cost: Sequence[str], width: int
 ) -> str:
     """Everything that ``study run --dry-run`` prints about a search."""
-    count = (
-        "no end of configurations: at least one parameter is continuous" if size is None else f"{size:,} configurations"
-    )
+    count = "infinite: at least one parameter is continuous" if size is None else f"{size:,} configurations"
     lines = ["Search space", *(cut(line, width) for line in space_tree(space)), "", f"Size: {count}", ""]
     lines.append(f"The first {len(samples)} configurations, as long as no result is known")
     lines += [cut(f"  {number:>2}  {params_text(params)}", width) for number, params in enumerate(samples)]

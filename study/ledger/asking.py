@@ -12,7 +12,7 @@ from study.config import StudyConfig, mode_of
 from study.ledger.budget import Limits, limits_of
 from study.ledger.suggestion import Suggester, SuggestSettings
 from study.ledger.view import seen
-from study.space import SearchSpace, active_nodes, count, parse_space, value_in
+from study.space import SearchSpace, active_nodes, count, params_of, parse_space, value_in
 
 TURNS: Final = 8  # suggestions for one number, before a configuration that runs already is trained beside itself
 START: Final = "start_with"
@@ -39,16 +39,29 @@ class Asking:
         self._finished: dict[str, int] = {}
         self._used: set[str] = set()
         self._tried: set[str] = set()
+        self._counted: set[int] = set()
         self._suggester = Suggester(self.space, self._settings(10))
 
     @property
     def num_taken(self) -> int:
-        """How many trials are known."""
+        """How many trials there are, as far as was told."""
+        return len(self._views.keys() | self._counted)
+
+    @property
+    def num_seen(self) -> int:
+        """How many trials suggestions are made from."""
         return len(self._views)
 
     def settle(self, startup_trials: int) -> None:
         """Fix how many random trials come first; a ledger keeps the number with which it began."""
         self._suggester = Suggester(self.space, self._settings(startup_trials))
+
+    def count(self, trial: FrozenTrial) -> None:
+        """Learn of a trial as far as budgets need it, without its use for suggestions."""
+        if trial.number not in self._views and self.limits.configurations is None:
+            self._counted.add(trial.number)
+        elif trial.number not in self._views:
+            self.take(trial)
 
     def take(self, trial: FrozenTrial) -> None:
         """Learn of a trial, or of its end."""
@@ -83,9 +96,12 @@ class Asking:
         return draft, self._finished.get(key) if self.space is not None else None
 
     def _is_whole(self, params: Mapping[str, Any]) -> bool:
-        """Whether these are one of the configurations of the space, and not of an earlier one that lacks something."""
+        """Whether these are one configuration of the space; one of an earlier space has more or fewer parameters."""
         assert self.space is not None  # noqa: S101 - the caller has checked
-        return all(value_in(node, params) is not None for node in active_nodes(self.space, params))
+        nodes = active_nodes(self.space, params)
+        values = [value_in(node, params) for node in nodes]
+        given = [params_of(node, value[0]) for node, value in zip(nodes, values, strict=True) if value is not None]
+        return None not in values and {path for part in given for path in part} == set(params)
 
     def _settings(self, startup_trials: int) -> SuggestSettings:
         algorithm: str = self._search.algorithm if self._search else "random"

@@ -17,7 +17,7 @@ Optuna's own parameters, state and value:
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, Self
 
@@ -34,6 +34,7 @@ from study.ledger.budget import why_over
 from study.ledger.creating import count_trials, create_trial
 from study.ledger.lock import lock_study
 from study.ledger.pruners import make_pruner
+from study.ledger.reading import read_trials
 from study.ledger.records import LedgerStatus, LedgerTrial, epoch_to_json, outcome_to_json
 from study.ledger.storage import answered, find_study, open_storage
 from study.ledger.stored import StoredTrials
@@ -144,9 +145,12 @@ class Ledger(StoredTrials):
         )
 
     @answered
-    def left(self) -> int:
-        """Trials that still have to end: those that run, and those that may begin (1 where their number is open)."""
-        rows = self.rows()
+    def left(self, rows: Sequence[TrialRow] | None = None) -> int:
+        """Trials that still have to end: those that run, and those that may begin (1 where their number is open).
+
+        ``rows`` are those of `rows`, when they are at hand.
+        """
+        rows = self.rows() if rows is None else rows
         running = sum(row.state in ("running", "waiting") for row in rows)
         if self.over:
             return running
@@ -201,9 +205,9 @@ class Ledger(StoredTrials):
     def rows(self) -> list[TrialRow]:
         """One row per trial, in the order of their numbers, running ones included."""
         rows = []
-        for trial in self._trials():
+        for trial in read_trials(self._storage, self._study_id):
             if trial.number not in self._rows:
-                self._asking.take(trial)
+                self._asking.count(trial)
             rows.append(self._rows.get(trial.number) or self._row(trial))
         return rows
 
@@ -269,7 +273,7 @@ class Ledger(StoredTrials):
 
     def _load(self) -> None:
         """Take the trials in once, and again when another program has added some."""
-        if count_trials(self._storage, self._study_id) != self._asking.num_taken:
+        if count_trials(self._storage, self._study_id) != self._asking.num_seen:
             for trial in self._trials():
                 self._take(trial)
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 def count_trials(storage: BaseStorage, study_id: int) -> int:
     """Number of trials, without reading any of them."""
-    backend = _backend_of(storage)
+    backend = backend_of(storage)
     if backend is None:
         return storage.get_n_trials(study_id)
     query = select(func.count()).where(models.TrialModel.study_id == study_id)
@@ -28,13 +28,13 @@ def count_trials(storage: BaseStorage, study_id: int) -> int:
 
 def create_trial(storage: BaseStorage, study_id: int, trial: FrozenTrial) -> None:
     """Store a trial with its parameters, attributes, state and values; its number is the one that it has."""
-    backend = _backend_of(storage)
+    backend = backend_of(storage)
     if backend is None:
         storage.create_new_trial(study_id, template_trial=trial)
         return
     with backend.engine.begin() as connection:
         result = connection.execute(
-            insert(_table(models.TrialModel)).values(
+            insert(table_of(models.TrialModel)).values(
                 number=trial.number,
                 study_id=study_id,
                 state=trial.state,
@@ -47,7 +47,8 @@ def create_trial(storage: BaseStorage, study_id: int, trial: FrozenTrial) -> Non
         _insert_parts(connection, int(key[0]), trial)
 
 
-def _backend_of(storage: BaseStorage) -> RDBStorage | None:
+def backend_of(storage: BaseStorage) -> RDBStorage | None:
+    """The database behind a storage; None when it is none."""
     backend = storage._backend if isinstance(storage, _CachedStorage) else storage  # noqa: SLF001
     return backend if isinstance(backend, RDBStorage) else None
 
@@ -79,13 +80,14 @@ def _insert_parts(connection: Connection, trial_id: int, trial: FrozenTrial) -> 
     ]
     for model, rows in parts:
         if rows:
-            connection.execute(insert(_table(model)), rows)
+            connection.execute(insert(table_of(model)), rows)
 
 
 def _attributes(trial_id: int, attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
-def _table(model: Any) -> Table:
+def table_of(model: Any) -> Table:
+    """The table of one of Optuna's models."""
     table: Table = model.__table__
     return table

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-import cmaes
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
@@ -36,7 +35,7 @@ class Evolution:
         self._nodes = [node for node in numbers if not node.when and not node.inside]
         self._seed, self._sign, self._population = seed, -1.0 if mode == "max" else 1.0, population
         self._told: list[tuple[int, ...]] = []
-        self._cma = self._new()
+        self._cma: Any = self._new()
 
     def ask(self, trials: Sequence[FrozenTrial], *, seed: int) -> tuple[dict[str, Any], int]:
         """Values by key for a new trial with this seed, and the generation that it belongs to."""
@@ -53,7 +52,9 @@ class Evolution:
         drawn = {node.key: from_unit(node, float(unit)) for node, unit in zip(self._nodes, point_d, strict=False)}
         return drawn, len(told)
 
-    def _new(self) -> cmaes.CMA:
+    def _new(self) -> Any:
+        import cmaes  # half a second, because it imports scipy.stats
+
         size = max(2, len(self._nodes))  # the package wants two dimensions; the second one is then idle
         return cmaes.CMA(
             mean=np.full(size, 0.5),

@@ -153,34 +153,36 @@ def _interactions(trials: Sequence[FrozenTrial], names: Mapping[str, str], order
     from sklearn.ensemble import RandomForestRegressor
 
     keys = sorted({key for trial in trials for key in trial.params})
-    features_nd = np.array([[_coordinate(trial, key) for key in keys] for trial in trials])
+    given_nd = np.array([[_coordinate(trial, key) for key in keys] for trial in trials])
+    # Where a parameter does not exist, its usual value: a mark of its own would tell the parent's value a second time.
+    features_nd = np.where(np.isnan(given_nd), np.nanmedian(given_nd, axis=0), given_nd)
     values_n = np.array([float(trial.values[0]) for trial in trials])
     forest = RandomForestRegressor(n_estimators=60, min_samples_leaf=2, random_state=0).fit(features_nd, values_n)
     by_name = {names[key]: column for column, key in enumerate(keys)}
     found = []
     for left, right in itertools.combinations([name for name in order if name in by_name][:NUM_PAIRED], 2):
         columns = (by_name[left], by_name[right])
-        strength = _h_statistic(forest, features_nd, columns)
+        both = features_nd[~np.isnan(given_nd[:, columns]).any(axis=1)]
+        strength = _h_statistic(forest, both, columns)
         if math.isfinite(strength):
             found.append(Interaction(parameters=(left, right), strength=strength))
     return sorted(found, key=lambda one: (-one.strength, one.parameters))
 
 
 def _coordinate(trial: FrozenTrial, key: str) -> float:
-    """A value as a feature: the option's number, the logarithm where the scale is one, -1e3 where it does not exist."""
+    """A value as a feature: the option's number, the logarithm where the scale is one, NaN where it does not exist."""
     if key not in trial.params:
-        return -1e3
+        return math.nan
     distribution: BaseDistribution = trial.distributions[key]
     internal = float(distribution.to_internal_repr(trial.params[key]))
     return math.log(internal) if getattr(distribution, "log", False) else internal
 
 
-def _h_statistic(forest: Any, features_nd: Any, columns: tuple[int, int]) -> float:
+def _h_statistic(forest: Any, both_nd: Any, columns: tuple[int, int]) -> float:
     """Friedman's H squared of two features; NaN when they hardly ever exist together or have no joint effect."""
-    both = features_nd[(features_nd[:, columns[0]] > -1e3) & (features_nd[:, columns[1]] > -1e3)]
-    if len(both) < BACKGROUND // 2:
+    if len(both_nd) < BACKGROUND // 2:
         return math.nan
-    some = both[np.linspace(0, len(both) - 1, min(BACKGROUND, len(both))).astype(int)]
+    some = both_nd[np.linspace(0, len(both_nd) - 1, min(BACKGROUND, len(both_nd))).astype(int)]
     joint, first, second = (_dependence(forest, some, part) for part in (columns, columns[:1], columns[1:]))
     total = float((joint**2).sum())
     return math.nan if total <= 1e-18 else min(1.0, float(((joint - first - second) ** 2).sum()) / total)

@@ -6,7 +6,6 @@ from typing import Final
 
 from study.config import mode_of
 from study.report.words import and_list
-from study.stats.fronts import front_numbers
 from study.types import ConfirmRow, StudyResult, TrialRow
 
 BASELINE: Final = "baseline"
@@ -36,6 +35,8 @@ def fronts_of(result: StudyResult) -> dict[str, int]:
     """With several metrics, the Pareto front of each complete trial that keeps the constraints, from 1; else empty."""
     if len(result.metrics) < 2:
         return {}
+    from study.stats.fronts import front_numbers  # with scipy, half a second
+
     rows = [row for row in result.rows if row.state == "complete" and row.is_feasible]
     rows = [row for row in rows if len(row.values) == len(result.metrics)]
     modes = [mode_of(metric) for metric in result.metrics]
@@ -65,6 +66,8 @@ def per_cost_ranked(rows: Sequence[TrialRow], *, mode: str) -> list[TrialRow]:
 
 def cost_front(rows: Sequence[TrialRow], *, mode: str) -> set[str]:
     """Trials that no other beats in value at the same cost or less."""
+    from study.stats.fronts import front_numbers  # with scipy, half a second
+
     known = [row for row in rows if row.value is not None and row.device_seconds > 0 and row.is_feasible]
     numbers = front_numbers([(float(row.value or 0.0), row.device_seconds) for row in known], (mode, "min"))
     return {row.trial for row, number in zip(known, numbers, strict=True) if number == 1}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from study.errors import InputError
+from study.tracking.quick import quick_runs
 from study.tracking.server import clean_key, make_reader, unreachable
 from study.types import TrialRow
 
@@ -29,24 +30,29 @@ def best_rows(tracking_uri: str, study: str, *, trials: Sequence[str] | None = N
         InputError: there is no such study; the fix names near ones.
         EnvironmentFault: MLflow does not answer.
     """
+    few = trials if trials is not None and len(trials) <= MAX_LOOKUPS else None
+    tags, children = (quick_runs(tracking_uri, study, few) if few else None) or _runs(tracking_uri, study, few)
+    by_trial: dict[str, list[Any]] = defaultdict(list)
+    for run in children:
+        by_trial[run.data.tags["study.trial"]].append(run)
+    metric, mode = clean_key(tags["study.metric"]), tags["study.mode"]
+    rows = [row for runs in by_trial.values() if (row := _row(runs, metric=metric)) is not None]
+    sign = -1 if mode == "max" else 1
+    return sorted(rows, key=lambda row: (sign * (row.value or 0.0), int(row.trial)))
+
+
+def _runs(tracking_uri: str, study: str, trials: Sequence[str] | None) -> tuple[Mapping[str, str], list[Any]]:
+    """Tags of the study's newest run, and the runs of all or some of its trials, from MLflow's client."""
     client = make_reader(tracking_uri)
     try:
         parent = _parent(client, study)
         experiment, below = parent.info.experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-        few = trials is not None and len(trials) <= MAX_LOOKUPS
-        only = [f" AND tags.`study.trial` = '{trial}'" for trial in trials or ()] if few else [""]
-        children = [run for more in only for run in _search(client, experiment, below + more)]
+        only = [""] if trials is None else [f" AND tags.`study.trial` = '{trial}'" for trial in trials]
+        return parent.data.tags, [run for more in only for run in _search(client, experiment, below + more)]
     except InputError:
         raise
     except Exception as error:
         raise unreachable(tracking_uri, error) from error
-    by_trial: dict[str, list[Any]] = defaultdict(list)
-    for run in children:
-        by_trial[run.data.tags["study.trial"]].append(run)
-    metric, mode = clean_key(parent.data.tags["study.metric"]), parent.data.tags["study.mode"]
-    rows = [row for runs in by_trial.values() if (row := _row(runs, metric=metric)) is not None]
-    sign = -1 if mode == "max" else 1
-    return sorted(rows, key=lambda row: (sign * (row.value or 0.0), int(row.trial)))
 
 
 def study_config_text(tracking_uri: str, study: str) -> str:
