@@ -31,7 +31,6 @@ class Asking:
             search, trials=config.num_trials, configurations=count(self.space) if self.space is not None else None
         )
         self.devices = _devices_of(config)
-        self.num_known = 0
         self._search, self._seed = search, config.seed
         self._points = [json.dumps(point, sort_keys=True) for point in search.start_with] if search else []
         self._views: dict[int, FrozenTrial | None] = {}
@@ -45,7 +44,12 @@ class Asking:
     @property
     def num_taken(self) -> int:
         """How many trials there are, as far as was told."""
-        return len(self._views.keys() | self._counted)
+        return len(self._counted)
+
+    @property
+    def num_known(self) -> int:
+        """How many configurations of a finite space have been tried."""
+        return len(self._tried)
 
     @property
     def num_seen(self) -> int:
@@ -57,14 +61,15 @@ class Asking:
         self._suggester = Suggester(self.space, self._settings(startup_trials))
 
     def count(self, trial: FrozenTrial) -> None:
-        """Learn of a trial as far as budgets need it, without its use for suggestions."""
-        if trial.number not in self._views and self.limits.configurations is None:
-            self._counted.add(trial.number)
-        elif trial.number not in self._views:
-            self.take(trial)
+        """Learn of a trial as far as budgets need it; its parameters are enough."""
+        self._counted.add(trial.number)
+        params = trial.user_attrs.get("params", {})
+        if self.limits.configurations is not None and self._is_whole(params):
+            self._tried.add(_key(trial))
 
     def take(self, trial: FrozenTrial) -> None:
         """Learn of a trial, or of its end."""
+        self.count(trial)
         self._views[trial.number] = seen(trial, self.space, self.constraints)
         key = _key(trial)
         self._keys[trial.number] = key
@@ -73,10 +78,6 @@ class Asking:
         # A repeat has no epochs of its own, and a failure may not repeat itself.
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and "repeats" not in trial.user_attrs:
             self._finished.setdefault(key, trial.number)
-        is_finite = self.limits.configurations is not None
-        if is_finite and self._views[trial.number] is not None and self._is_whole(trial.user_attrs.get("params", {})):
-            self._tried.add(key)
-            self.num_known = len(self._tried)
 
     def draft(self) -> tuple[FrozenTrial | None, int | None]:
         """The next trial, and the number of the finished one whose configuration it has; None when a grid is done."""

@@ -205,10 +205,10 @@ class Ledger(StoredTrials):
     def rows(self) -> list[TrialRow]:
         """One row per trial, in the order of their numbers, running ones included."""
         rows = []
-        for trial in read_trials(self._storage, self._study_id):
-            if trial.number not in self._rows:
+        for number, trial in read_trials(self._storage, self._study_id, self._rows).items():
+            if trial is not None:
                 self._asking.count(trial)
-            rows.append(self._rows.get(trial.number) or self._row(trial))
+            rows.append(self._rows[number] if trial is None else self._row(trial))
         return rows
 
     @answered
