@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from study import checkpoint
+from study.config import StudyConfig
 from study.data.augment import make_augment
 from study.data.augment_device import DeviceAugment
+from study.distributed.runs import build_run
+from study.distributed.worker import _stream_settings
 from study.training import Hooks, step
 from tests.unit.test_training import BATCH, Bench, curve, same
 
@@ -52,6 +55,26 @@ def test_ranks_share_the_draws_of_a_step(monkeypatch, world_size):
             monkeypatch.setattr(step, "rank", lambda rank=rank: rank)
             draws += step.draws_of(number, 4).tolist()
     assert draws == list(range(3 * 4 * world_size))
+
+
+@pytest.mark.parametrize("device", ["cpu", "train"])
+def test_the_study_file_decides_where(tiny_dataset, device):
+    """A run augments twice, or nowhere."""
+    plain = {
+        "study": "where",
+        "data": {
+            "prepared": str(tiny_dataset.root),
+            "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
+        },
+        "model": {"name": "test_efficientnet"},
+        "augment": {"policy": "fundus", "device": device},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+    config = StudyConfig.model_validate(plain)
+    parts, _ = build_run(config, seed=6)
+    assert _stream_settings(config, parts, seed=6).policy == ("none" if device == "train" else "fundus")
+    found = parts.augment and (parts.augment.policy, parts.augment.seed)
+    assert found == (("fundus", 6) if device == "train" else None)
 
 
 def test_a_run_that_was_cut_goes_on_bit_by_bit(tiny_dataset, tmp_path):
