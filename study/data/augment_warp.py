@@ -1,9 +1,11 @@
 """All changes of place of one recipe as one warp: a picture is interpolated once, however much it was moved."""
 
+import functools
 from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from study.data.augment_map import Map, border_map, is_bent, is_exact, loses_pixels, source_map, source_matrix
 from study.data.augment_recipe import Recipe
@@ -27,7 +29,7 @@ def warped(image: Pixels, recipe: Recipe, out: Pixels) -> None:
     hw = (image.shape[0], image.shape[1])
     if not is_bent(recipe):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(image, source_matrix(recipe, hw)[:2], hw[::-1], dst=out, flags=flags)
+        cv2.warpAffine(image, np.array(source_matrix(recipe, hw)).reshape(2, 3), hw[::-1], dst=out, flags=flags)
     else:
         _remapped(image, source_map(recipe, hw), out)
     if loses_pixels(recipe):
@@ -81,17 +83,25 @@ def _shown(image: Pixels, path: Map, rows: int) -> list[tuple[int, int]]:
     flat = image.reshape(height, -1).view(np.uint8)
     each = flat.shape[1] // width
     left, top, wide, high = cv2.boundingRect(flat)
-    y, x = (np.minimum(np.arange(0, side + LATTICE_STEP, LATTICE_STEP), side - 1) for side in (height, width))
-    places = path.rows_hk[y] @ path.columns_k2w[:, np.concatenate([x, width + x])]
-    source_x, source_y = places[:, : len(x)], places[:, len(x) :]
-    near = (source_x > left // each - NEAR) & (source_x < (left + wide) // each + NEAR)
-    near &= (source_y > top - NEAR) & (source_y < top + high + NEAR)
+    y, x, both = _lattice(height, width)
+    places = path.rows_hk[y] @ path.columns_k2w[:, both]
+    middle = np.repeat([(left / each + (left + wide) / each) / 2, top + high / 2], len(x)).astype(np.float32)
+    reach = np.repeat([wide / each / 2 + 1 + NEAR, high / 2 + 1 + NEAR], len(x)).astype(np.float32)
+    within = np.abs(places - middle) < reach
+    near = within[:, : len(x)] & within[:, len(x) :]
     starts = np.arange(len(stripes)) * (rows // LATTICE_STEP)
     shows = np.logical_or.reduceat(near, starts, axis=0) | near[np.minimum(starts + rows // LATTICE_STEP, len(y) - 1)]
     first, last = shows.argmax(axis=1), len(x) - 1 - shows[:, ::-1].argmax(axis=1)
     lefts, rights = np.maximum(x[first] - LATTICE_STEP, 0), np.minimum(x[last] + LATTICE_STEP, width)
     rights[~shows.any(axis=1)] = 0
     return list(zip(lefts.tolist(), rights.tolist(), strict=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _lattice(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the lattice, and its columns in a map: of x, then of y."""
+    y, x = (np.minimum(np.arange(0, side + LATTICE_STEP, LATTICE_STEP), side - 1) for side in (height, width))
+    return y, x, np.concatenate([x, width + x])
 
 
 def _blackened(out: Pixels, path: Map) -> None:
