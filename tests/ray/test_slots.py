@@ -1,5 +1,6 @@
 """Warm slots: runs one after another in the same workers, and what happens when a worker dies."""
 
+import json
 import os
 import signal
 import sys
@@ -10,13 +11,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 
 from study import checkpoint
 from study.config import StudyConfig
+from study.data.digest import batch_digest, combined
 from study.data.shards import open_dataset
 from study.distributed import slots
+from study.distributed.runs import build_run, evaluate_best
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import make_spec
+from study.training.batch_log import read_batches
 
 pytestmark = pytest.mark.ray
 
@@ -82,21 +87,39 @@ def test_runs_follow_each_other_in_one_worker_and_do_not_touch_each_other(pool, 
 
 
 def test_a_run_whose_worker_is_killed_goes_on_from_its_checkpoint(pool, config, tmp_path):
-    """SIGKILL of the training process costs nothing: same curve, each epoch heard once, in order."""
+    """SIGKILL inside an epoch costs nothing: same images, same weights, same curve, each epoch heard once, in order."""
+    often = config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_every": "1 step"})})
     calm = make_spec(tmp_path, "0", 0, config=config, attempt=1)
-    rough = make_spec(tmp_path, "1", 0, config=config, attempt=1)
+    rough = make_spec(tmp_path, "1", 0, config=often, attempt=1)
     heard = []
+
+    def kill_in_the_second_epoch():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            pointed = sorted(Path(rough.directory).glob("checkpoints/step_*"))
+            if pointed and pointed[-1].name[5:13] in ("00000005", "00000006"):  # an epoch has four steps
+                os.kill(worker_pid(), signal.SIGKILL)
+                return
+            time.sleep(0.002)
 
     def on_event(spec, kind, payload):
         if spec.trial == "1" and kind == "epoch":
             heard.append(payload.epoch)
-            if payload.epoch == 1:
-                os.kill(worker_pid(), signal.SIGKILL)
 
+    killer = threading.Thread(target=kill_in_the_second_epoch)
+    killer.start()
     ends = run_all(pool, [calm, rough], on_event)
+    killer.join()
     assert ends["1-s0"].state == "complete"
     assert heard == [1, 2, 3]
     assert metrics_of(calm.directory) == metrics_of(rough.directory)
+    stretches = [json.loads(line) for line in (Path(rough.directory) / "batches.jsonl").read_text().splitlines()]
+    again = next(stretch for stretch in stretches if stretch["attempt"] > 1)
+    assert again["first_step"] % 4, "the run went on at the end of an epoch"
+    one, other = (checkpoint.load_last(Path(spec.directory)) for spec in (calm, rough))
+    assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+    assert read_batches(Path(calm.directory)) == read_batches(Path(rough.directory))
+    assert [epoch.batches for epoch in one.history] == [epoch.batches for epoch in other.history]
 
 
 def worker_pid():
@@ -113,17 +136,21 @@ def worker_pid():
     raise AssertionError("no training worker is running")
 
 
-def test_a_fault_of_one_run_costs_that_run(pool, config, tmp_path):
-    """A loss that is not finite fails its run with the step named; the slot takes the next run."""
+def test_a_fault_of_one_run_costs_that_run(pool, config, tmp_path, make_dataset):
+    """A loss that is not finite is named with its step, a damaged shard by its name; the slot takes the next run."""
     wild = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 1e30, "clip_norm": None})})
-    specs = [
-        make_spec(tmp_path, "0", 0, config=wild, attempt=1),
-        make_spec(tmp_path, "1", 0, config=config, attempt=1),
-    ]
+    torn = make_dataset(tmp_path / "torn")
+    shard = torn / "shards" / "b.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    broken = config.model_copy(update={"data": config.data.model_copy(update={"prepared": str(torn)})})
+    specs = [make_spec(tmp_path, str(i), 0, config=one, attempt=1) for i, one in enumerate([wild, broken, config])]
     ends = run_all(pool, specs)
-    assert ends["0-s0"].state == "failed"
+    assert ends["0-s0"].state == ends["1-s0"].state == "failed"
     assert "at step" in ends["0-s0"].reason
-    assert ends["1-s0"].state == "complete"
+    assert "shard b.arrow has checksum" in ends["1-s0"].reason
+    assert ends["2-s0"].state == "complete"
 
 
 def test_an_interrupted_run_saves_and_a_closed_pool_leaves_nothing_behind(cluster, config, tmp_path):
@@ -153,15 +180,26 @@ def test_an_interrupted_run_saves_and_a_closed_pool_leaves_nothing_behind(cluste
 
 
 def test_two_workers_train_one_model(cluster, config, tmp_path):
-    """Two ranks share each batch and end with one checkpoint, whose predictions cover the split once."""
+    """Two ranks share the batches of one worker, end with one checkpoint, and evaluate it to the bit as one worker."""
+    shared = small(config, 0.3)
     pool = SlotPool(1, workers=2, cpus_per_worker=0.3, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
-    spec = make_spec(tmp_path, "0", 0, config=small(config, 0.3), attempt=1)
+    spec = make_spec(tmp_path, "0", 0, config=shared, attempt=1)
     ends = run_all(pool, [spec])
-    pool.close()
     assert ends["0-s0"].state == "complete", ends["0-s0"].reason
-    table = pq.read_table(Path(spec.directory) / "predictions_val.parquet")
+    two = run_all(pool, [make_spec(tmp_path, "0", 0, config=shared, attempt=2, kind="evaluate")])["0-s0"]
+    pool.close()
+    directory = Path(spec.directory)
+    table = pq.read_table(directory / "predictions_val.parquet")
     dataset = open_dataset(config.data.prepared)
     assert table["image_id"].to_pylist() == dataset.manifest["image_id"][dataset.rows("val")].tolist()
+    parts, plan = build_run(shared, seed=0)
+    one = evaluate_best(parts, directory, split="test", device=torch.device("cpu"), write=False)
+    assert repr(sorted(one.metrics.items())) == repr(sorted(two.metrics.items()))
+    ids_n, size = dataset.id_hashes_n[dataset.rows("train")], config.train.batch_size
+    planned = [batch_digest(ids_n[rows], first_draw=step * size) for step, rows in enumerate(plan.indices())]
+    found = read_batches(directory)
+    assert [combined(found[step]) for step in range(plan.num_steps)] == planned
+    assert {len(ranks) for ranks in found.values()} == {2}
 
 
 def alive_groups():
