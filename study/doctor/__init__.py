@@ -41,5 +41,6 @@ def examine(*, storage: Path, file: Path | None = None, overrides: Sequence[str]
     ]
     findings = [*machine, *check_libraries(), *(finding for finding in services if finding is not None)]
     if file is not None:
-        findings += check_file(file, overrides, is_cluster_up=cluster is None or cluster.state == "ok")
+        is_cluster_up = cluster is None or cluster.state == "ok"
+        findings += check_file(file, overrides, is_cluster_up=is_cluster_up, storage=storage)
     return findings

@@ -14,10 +14,13 @@ FILE_FIX = "correct the study file"
 AREA = "file"
 
 
-def check_file(file: Path, overrides: Sequence[str] = (), *, is_cluster_up: bool = True) -> list[Finding]:
+def check_file(
+    file: Path, overrides: Sequence[str] = (), *, is_cluster_up: bool = True, storage: Path = Path("studies")
+) -> list[Finding]:
     """Every fault of the file, alone and against the world, and what its data hold; tables are read, pixels never.
 
-    ``is_cluster_up`` false leaves the resources unchecked, since the cluster was found not to answer.
+    ``storage`` is where a teacher's study would lie. ``is_cluster_up`` false leaves the resources unchecked, since the
+    cluster was found not to answer.
     """
     from study.config import check_study_file
 
@@ -26,6 +29,7 @@ def check_file(file: Path, overrides: Sequence[str] = (), *, is_cluster_up: bool
     except StudyError as error:
         return [Finding(area=AREA, state="missing", text=error.message, fix=error.fix, is_input=True)]
     findings = [_fault_finding(fault) for fault in [*faults, *_world_faults(partial, is_cluster_up=is_cluster_up)]]
+    findings += [_fault_finding(fault) for fault in _teacher_faults(partial, storage)]
     findings += [Finding(area=AREA, state="warning", text=warning) for warning in partial.warnings]
     if not findings:
         findings.append(Finding(area=AREA, state="ok", text=f"{file}: no faults"))
@@ -43,6 +47,14 @@ def _world_faults(partial: "PartialStudy", *, is_cluster_up: bool) -> "list[Faul
         return check_world(partial, available=expected_capacity() if is_cluster_up else None)
     except EnvironmentFault as error:
         return [Fault("resources", error.message)]
+
+
+def _teacher_faults(partial: "PartialStudy", storage: Path) -> "list[Fault]":
+    if partial.pseudo is None:
+        return []
+    from study.distributed.teacher import teacher_faults
+
+    return teacher_faults(partial.pseudo, partial.config, storage=storage)
 
 
 def _fault_finding(fault: "Fault") -> Finding:

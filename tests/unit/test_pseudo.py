@@ -27,6 +27,7 @@ from study.distributed.runs import build_run
 from study.distributed.specs import make_spec
 from study.distributed.teacher import find_teacher, label_images, teacher_advice, teacher_faults
 from study.distributed.tuner import _label_images
+from study.doctor.studyfile import check_file
 from study.errors import InputError, StudyError
 from study.inference import forward_all, row_batches
 from study.ledger import Ledger, default_url
@@ -200,6 +201,15 @@ def test_finding_the_teacher(prepared, teacher, tmp_path, name, words):
     if words:
         with pytest.raises(InputError):
             find_teacher(name, storage=tmp_path / "studies")
+
+
+def test_doctor_looks_for_the_teacher(prepared, teacher, tmp_path):
+    """`study doctor` finds nothing wrong with a file whose teacher does not exist."""
+    file = tmp_path / "student.yaml"
+    file.write_text(config_yaml(student(prepared)))
+    for name, count in (("studies", 0), ("elsewhere", 1)):
+        findings = check_file(file, is_cluster_up=False, storage=tmp_path / name)
+        assert sum("pseudo.teacher" in finding.text for finding in findings) == count
 
 
 def test_unlike_teachers(prepared, teacher, tmp_path):
