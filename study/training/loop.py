@@ -6,9 +6,9 @@ The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epo
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -63,14 +63,15 @@ def train_run(
     return _outcome(run, state)
 
 
-def _quick_convolutions(device: torch.device) -> AbstractContextManager[Any]:
-    """Let cuDNN try its algorithms once for each size of convolution; its settings are put back afterwards."""
-    if device.type != "cuda":
-        return nullcontext()
-    before = torch.backends.cudnn
-    return before.flags(
-        enabled=before.enabled, benchmark=True, deterministic=before.deterministic, allow_tf32=before.allow_tf32
-    )
+@contextmanager
+def _quick_convolutions(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its algorithms once for each size of convolution; its setting is put back afterwards."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _run_epochs(run: Run, *, stream: BatchStream, hooks: Hooks) -> str:
