@@ -9,7 +9,7 @@ from study.config import load_config
 from study.ledger import ALGORITHMS, PRUNERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+EXAMPLES: list[str] = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 HEAD = "study: page\ndata: {prepared: x, sources: [{kind: mias, root: y}]}\n"
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from study.errors import EnvironmentFault, InputError
 from study.tracking import Tracker, best_rows, default_uri, study_config_text
+from study.tracking.quick import quick_runs
 from study.tracking.server import make_client
 from study.types import EpochResult, RunOutcome
 
@@ -33,6 +34,8 @@ def test_rows_are_sorted_and_typed(study_dir, tools, mode, metric):
     tracker.start_run("5", 7, params=PARAMS)
     assert tracker.close() == 0
     rows = best_rows(default_uri(study_dir), "quick")
+    some = best_rows(default_uri(study_dir), "quick", trials=["10", "1", "3", "77"])
+    assert repr(some) == repr([row for row in rows if row.trial in ("1", "10")])
     assert [row.trial for row in rows] == (["1", "2", "0", "10"] if mode == "max" else ["0", "10", "2", "1"])
     row = next(row for row in rows if row.trial == "1")
     assert row.params == {**PARAMS, "optim.step_epochs": 7}
@@ -55,6 +58,7 @@ def test_confirmation_is_part_of_its_trial(study_dir, tools):
             tracker.log_test(trial, seed, outcome)
     assert tracker.close() == 0
     (row,) = best_rows(default_uri(study_dir), "quick")
+    assert repr(best_rows(default_uri(study_dir), "quick", trials=["4"])) == repr([row])
     assert (row.trial, row.value, row.seeds) == ("4", 0.8, (7, 1, 2))
     assert len(set(row.mlflow_run_ids)) == 3
     assert row.metrics["test/qwk"] == 0.75
@@ -113,3 +117,21 @@ def test_server_that_is_down_is_named_without_its_password(tools):
     with pytest.raises(EnvironmentFault, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used") as caught:
         best_rows("http://me:geheim@127.0.0.1:9", "quick")
     assert "geheim" not in str(caught.value)
+
+
+def test_what_is_read_without_mlflow(study_dir, tools, tmp_path):
+    """A database is read past MLflow although it is not as expected, or MLflow is asked although it need not be."""
+    tracker = Tracker(study_dir, "", tools.make_config())
+    tell(tracker, "0", 0.5)
+    assert tracker.close() == 0
+    uri = default_uri(study_dir)
+    found = quick_runs(uri, "quick", ["0"])
+    assert found is not None
+    tags, runs = found
+    assert (tags["study.metric"], [run.data.tags["study.trial"] for run in runs]) == (METRIC, ["0"])
+    assert quick_runs(uri, "other", ["0"]) is None
+    assert quick_runs("http://localhost:1", "quick", ["0"]) is None
+    assert quick_runs(f"sqlite:///{tmp_path / 'missing.db'}", "quick", ["0"]) is None
+    (tmp_path / "broken.db").write_text("no database")
+    assert quick_runs(f"sqlite:///{tmp_path / 'broken.db'}", "quick", ["0"]) is None
+    assert not (tmp_path / "missing.db").exists()
