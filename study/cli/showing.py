@@ -47,7 +47,8 @@ def show_status(name: str, *, storage: str, as_json: bool) -> None:
         found |= {"notes": notes} if notes else {}
         print_json(found | {"best": trial_record(complete[0]) if complete else None})
         return
-    blocks = [f"{result.study}  {result.state}  {counts_text(result)}"]
+    over = f"\nthe search is over: {result.over}" if result.over and result.rows else ""
+    blocks = [f"{result.study}  {result.state}  {counts_text(result)}{over}"]
     blocks += [trials_table(result, width=table_width())] if result.rows else []
     blocks += [confirm_table(result, width=table_width())] if result.confirmed else []
     blocks += [comparator_table(result, width=table_width())] if result.comparators else []

@@ -2,11 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from study.config import load_config
+from study.config import StudyConfig, apply_params, flat_values, load_config, settable_paths
+from study.config.searching import space_faults
+from study.config.view import View
 from study.ledger import ALGORITHMS, PRUNERS
+from study.ledger.estimate import first_configurations
+from study.space import check_space
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
 EXAMPLES: list[str] = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -34,6 +39,42 @@ def test_example(tmp_path: Path, example: str) -> None:
 
     again.write_text(config_yaml(config), encoding="utf-8")
     assert load_config(again) == config
+    for params in first_configurations(config, 6):
+        trial = apply_params(config, params)
+        tree = flat_values(trial)
+        assert {path: tree[path] for path in params} == params
+
+
+def values_of(path: str) -> list[Any]:
+    """The default of a knob, where it has one that is no choice between records."""
+    tree = flat_values(load_base())
+    return [tree[path]] if path in tree else []
+
+
+def load_base() -> StudyConfig:
+    """A file that searches nothing."""
+    data = {"prepared": "x", "sources": [{"kind": "mias", "root": "y"}]}
+    return StudyConfig.model_validate({"study": "page", "data": data})
+
+
+def test_every_knob_can_be_searched(tmp_path: Path) -> None:
+    """A knob that a run reads is refused by the search, or a searched value does not reach the run."""
+    fixed = ("study", "seed", "strict", "data", "search", "confirm", "resources", "evaluate")
+    base = load_base()
+    knobs = [path for path in settable_paths() if path.split(".")[0] not in fixed and not path.startswith("tasks.")]
+    knobs += [path for path in settable_paths() if path.startswith("data.labels.uncertainty.")]
+    assert len(knobs) > 40
+    checked = 0
+    for path in knobs:
+        values = values_of(path)
+        if not values or path == "train.metric":
+            continue
+        space, faults = check_space({path: {"choice": values}})
+        view = View({**base.model_dump(mode="json"), "search": {"space": space.to_raw(), "trials": 3}})
+        assert (path, [*faults, *space_faults(space, view)]) == (path, [])
+        assert (path, flat_values(apply_params(base, {path: values[0]}))[path]) == (path, values[0])
+        checked += 1
+    assert checked > 30
 
 
 def test_names() -> None:
