@@ -169,3 +169,14 @@ def test_scaled_metric():
         alone = make_criterion(metric, num_classes=3)(logits, target)
         expected = (weight * (F.cross_entropy(logits, target, reduction="none") + alone)).mean()
         torch.testing.assert_close(criterion(logits, target, weight), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_soft_targets_of_half_precision(dtype):
+    """Probabilities that half precision has rounded are refused, or wrong ones pass because of it."""
+    criterion = make_criterion("cross_entropy", num_classes=20)
+    logits = torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
+    soft = torch.softmax(3 * logits, dim=1).to(dtype)
+    assert bool(criterion(logits, soft).isfinite())
+    with pytest.raises(InputError, match="sum to 1"):
+        criterion(logits, (0.97 * soft.float()).to(dtype))
