@@ -12,6 +12,7 @@ import pytest
 from study.data.augment import make_augment
 from study.data.digest import batch_digest, combined, id_hashes
 from study.data.sampling import make_plan
+from study.data.targets import Targets
 from study.distributed import stream
 from study.distributed.cluster import stop_prefetchers
 from study.distributed.stream import StreamSettings, batch_stream
@@ -63,6 +64,22 @@ def test_ranks_together_get_the_global_batches_in_order(cluster, tiny_dataset, w
     for parts, (images, labels) in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(np.concatenate([part.images_nchw[:, 0].numpy() for part in parts]), images)
         np.testing.assert_array_equal(np.concatenate([part.labels_n.numpy() for part in parts]), labels)
+
+
+def test_rows_that_a_teacher_has_labelled(cluster, tiny_dataset):
+    """Pictures or labels are those of the training split's own rows, although the plan counts in more of them."""
+    rows = np.sort(np.concatenate([tiny_dataset.rows("train"), tiny_dataset.rows("val")[::2]]))
+    labels = np.where(np.isin(rows, tiny_dataset.rows("val")), 2, tiny_dataset.labels_n[rows])
+    plan = make_plan(
+        "none", labels=labels, segments=tiny_dataset.sources_n[rows], batch_size=BATCH, num_steps=6, seed=3
+    )
+    everywhere = np.full((len(tiny_dataset), 1), -1)
+    everywhere[rows, 0] = labels
+    targets = Targets(tasks=("a",), labels_nt=everywhere, weights_nt=np.ones((len(tiny_dataset), 1), np.float32))
+    stream_of = batch_stream(plan, settings_of(tiny_dataset), rank=0, world_size=1, targets=targets, train_rows=rows)
+    for batch, indices in zip(stream_of, plan.indices(0), strict=True):
+        np.testing.assert_array_equal(batch.images_nchw[:, 0].numpy(), tiny_dataset.pixels(rows[indices]))
+        np.testing.assert_array_equal(batch.labels_n.numpy(), labels[indices])
 
 
 def test_augmentation_depends_on_the_place_in_the_plan_alone(cluster, tiny_dataset):
