@@ -36,7 +36,7 @@ from study.ledger.lock import lock_study
 from study.ledger.pruners import make_pruner
 from study.ledger.reading import read_trials
 from study.ledger.records import LedgerStatus, LedgerTrial, epoch_to_json, outcome_to_json
-from study.ledger.storage import answered, find_study, open_storage
+from study.ledger.storage import answered, close_storage, find_study, open_storage
 from study.ledger.stored import StoredTrials
 from study.ledger.table import best_epoch, epoch_key, epochs_of, row_of, value_at
 from study.types import EpochResult, RunOutcome, TrialRow
@@ -237,8 +237,8 @@ class Ledger(StoredTrials):
         )
 
     def close(self) -> None:
-        """Let go of the database connection of this thread."""
-        self._storage.remove_session()
+        """Let go of the database; a file is one file again, without the log that a running study writes beside it."""
+        close_storage(self._storage, read_only=self._read_only)
 
     def _check_search(self) -> None:
         """Hold the ledger to the metrics it was made for, and to the same length of random search when it grows."""

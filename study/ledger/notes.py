@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 
 from study.errors import StudyError
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
-from study.ledger.storage import answered
+from study.ledger.storage import answered, sync_storage
 from study.types import Retry, RunOutcome
 
 SPACES: Final = "search spaces"
@@ -100,6 +100,7 @@ class StudyNotes:
         """Keep that a run read the test split, now or at ``time``; every reading counts, also a repeated one."""
         moment = (time or datetime.now(UTC)).astimezone(UTC)
         self._note(f"test:{moment.isoformat()}:{trial}:{seed}", value=True)
+        sync_storage(self._storage)  # no failure of the power may hide that the split was read
 
     @answered
     def test_readings(self) -> list[Reading]:

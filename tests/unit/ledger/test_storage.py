@@ -2,13 +2,16 @@
 
 import json
 import threading
+from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
 
 from study.errors import EnvironmentFault, InputError, StudyError
 from study.ledger import Ledger, default_url
+from study.ledger.storage import is_on_network
 from study.types import RunOutcome
 
 
@@ -129,3 +132,59 @@ def test_other_metric_is_refused(tmp_path, tools):
     tools.run_search(tools.make_url(tmp_path), tools.make_config(trials=1, epochs=1))
     with pytest.raises(InputError, match=r"holds val/auroc_macro .max."):
         Ledger.open(tools.make_url(tmp_path), config=tools.make_config(mode="min"))
+
+
+def test_a_closed_ledger_is_one_file(tmp_path, tools):
+    """A log stays beside the file, so that a copy of it lacks trials, or a read-only folder cannot be read."""
+    ledger = Ledger.open(tools.make_url(tmp_path), config=tools.make_config(trials=2, epochs=1))
+    ledger.next_trial()
+    assert (tmp_path / "ledger.db-wal").exists()
+    looking = Ledger.open(tools.make_url(tmp_path), config=tools.make_config(trials=2), read_only=True)
+    assert len(looking.rows()) == 1
+    looking.close()
+    ledger.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+    again = Ledger.open(tools.make_url(tmp_path), config=tools.make_config(trials=2), read_only=True)
+    assert len(again.rows()) == 1
+    again.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_file_systems_of_several_machines(tmp_path):
+    """A ledger on a network keeps its log in memory that other machines do not see."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/vda / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/sdb /home/me/local\\040disk xfs rw 0 0\n"
+    )
+    assert not is_on_network(Path("/srv/studies/ledger.db"), mounts)
+    assert is_on_network(Path("/home/me/studies/ledger.db"), mounts)
+    assert not is_on_network(Path("/home/me/local disk/ledger.db"), mounts)
+    assert is_on_network(Path("/srv"), tmp_path / "missing")
+
+
+def test_ledgers_of_before_are_read(tmp_path, tools):
+    """A ledger whose trials Optuna itself has written, in its usual journal, cannot go on."""
+    url = tools.make_url(tmp_path)
+    storage = optuna.storages.get_storage(optuna.storages.RDBStorage(url))
+    study = optuna.create_study(study_name="quick", storage=storage, direction="maximize")
+    study.set_user_attr("stage:search_settings", {"metric": tools.METRIC, "mode": "max", "startup_trials": 4})
+    params = {"loss.name": "emd", "optim.lr": 1e-3, "optim.step_epochs": 2, "data.flip": True}
+    distributions = {
+        "loss.name": optuna.distributions.CategoricalDistribution(["cross_entropy", "focal", "emd"]),
+        "optim.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "optim.step_epochs": optuna.distributions.IntDistribution(2, 10),
+        "data.flip": optuna.distributions.CategoricalDistribution([True, False]),
+    }
+    epoch = {"epoch": 1, "metrics": {tools.METRIC: 0.7}, "images": 8, "seconds": 1.0}
+    outcome = {"state": "complete", "best_epoch": 1, "metrics": {}, "checkpoint": "runs/0", "reason": ""}
+    attrs = {"params": params, "attempt": 1, "epoch:00001": epoch, "outcome": outcome}
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.7, params=params, distributions=distributions, user_attrs=attrs, intermediate_values={1: 0.7}
+        )
+    )
+    ledger = tools.run_search(url, tools.make_config(trials=4, epochs=1))
+    rows = ledger.rows()
+    assert (rows[0].value, rows[0].params, rows[0].checkpoint, rows[0].images) == (0.7, params, "runs/0", 8)
+    assert len(rows) == 4
+    assert ledger._asking._views[0].params == params
