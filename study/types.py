@@ -154,7 +154,7 @@ class Event:
 
     ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``, and a ``note`` such as the
     speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the
-    test split; ``warning`` is for the user's eyes.
+    test split; ``warning`` is for the user's eyes. A trial that misses a constraint ends with ``is_feasible`` false.
     """
 
     kind: Literal["stage", "progress", "started", "epoch", "ended", "tested", "warning"]
@@ -168,6 +168,7 @@ class Event:
     done: int = 0
     total: int = 0
     note: str = ""
+    is_feasible: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

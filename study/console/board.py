@@ -63,7 +63,7 @@ class Board:
             if row.state in ("complete", "pruned", "failed"):
                 self.finished.add(row.trial)
                 self.counts[row.state] += 1
-            if row.state == "complete":
+            if row.state == "complete" and row.is_feasible:
                 self._take_best(f"trial {row.trial}", row.value)
 
     @property
@@ -150,7 +150,7 @@ class Board:
         self.finished.add(event.trial)
         self.finished_here += 1
         self.counts[event.state] += 1
-        if event.state == "complete":
+        if event.state == "complete" and event.is_feasible:
             self._take_best(label, value)
 
     def _take_best(self, label: str, value: float | None) -> None:

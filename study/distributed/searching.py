@@ -95,7 +95,8 @@ class Search:
         self.ledger.finish(int(spec.trial), outcome)
         kept = self.ledger.outcome(int(spec.trial)) or outcome
         self.tracker.end_run(spec.trial, spec.seed, kept, artifacts=artifacts(Path(spec.directory)))
-        self.observe(ended_event(spec, kept, metric=self.ledger.metric))
+        event = ended_event(spec, kept, metric=self.ledger.metric)
+        self.observe(replace(event, is_feasible=self.ledger.is_feasible(int(spec.trial))))
 
     def on_lost(self, spec: RunSpec) -> None:
         """The process that followed a trial died: the trial itself is sound, and is handed out again."""

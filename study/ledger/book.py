@@ -217,6 +217,11 @@ class Ledger(StoredTrials):
         trial = self._trial(number)
         return RunOutcome(**trial.user_attrs["outcome"]) if trial.state.is_finished() else None
 
+    def is_feasible(self, number: int) -> bool:
+        """Whether a trial keeps the constraints; one that has not ended does."""
+        row = self._rows.get(number)
+        return row is None or row.is_feasible
+
     def counts(self) -> dict[str, int]:
         """Number of trials by state, of the states that occur."""
         return dict(Counter(row.state for row in self.rows()))

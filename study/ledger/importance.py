@@ -10,7 +10,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -78,6 +78,15 @@ def reasons_of(rows: Sequence[TrialRow], space: SearchSpace, *, mode: str) -> Re
         mode: ``max`` or ``min`` of the metric.
     """
     trials = _trials_of(rows, space)
+    apart = sum(row.state == "complete" and not row.repeats for row in rows) - len(trials)
+    reasons = _reasons_of(trials, space, mode=mode)
+    if not apart:
+        return reasons
+    outside = f"{apart} complete trials lie outside of the present search space and do not count"
+    return replace(reasons, note="; ".join(filter(None, (reasons.note, outside))))
+
+
+def _reasons_of(trials: Sequence[FrozenTrial], space: SearchSpace, *, mode: str) -> Reasons:
     if not trials:
         return Reasons(trials=0, importances=(), interactions=(), slices=(), note="no trial is complete")
     names = _names(space)

@@ -13,6 +13,7 @@ from study.cli.dry_run import show_dry_run
 from study.cli.folders import store_config, stored_config
 from study.cli.larger import check_budget_left, space_overrides, trials_override
 from study.config import load_config
+from study.console import Board
 from study.console.space_tables import space_tree
 from study.errors import InputError, StudyError
 from study.ledger import Ledger
@@ -21,7 +22,7 @@ from study.report.filters import filtered
 from study.report.ranking import cost_front, per_cost_ranked, ranked
 from study.space import parse_space
 from study.stats.fronts import front_numbers
-from study.types import EpochResult, RunOutcome, StudyResult, TrialRow
+from study.types import EpochResult, Event, RunOutcome, StudyResult, TrialRow
 
 METRIC, OTHER = "val/auroc_macro", "val/log_loss"
 FILE = """
@@ -207,7 +208,21 @@ def test_reasons():
     few = reasons_of(rows[:6], space, mode="max")
     assert (few.importances, few.interactions) == ((), ())
     assert "too few" in few.note
+    narrow = parse_space({"optim.lr": {"float": [0.0, 0.5]}})
+    outside = sum(row.params["optim.lr"] > 0.5 for row in rows)
+    assert f"{outside} complete trials lie outside" in reasons_of(rows, narrow, mode="max").note
     assert reasons_of([], space, mode="max").note == "no trial is complete"
+
+
+def test_the_live_best_keeps_the_constraints():
+    """While a study runs, a trial that misses a bound is shown as the best."""
+    board = Board(study="s", metric=METRIC, mode="max", rows=(made_row("0", 0.9, 1.0, violations={"x max": 1.0}),))
+    assert board.best_value is None
+    for trial, feasible in (("1", True), ("2", False)):
+        board.observe(Event(kind="started", trial=trial))
+        value = 0.5 + 0.1 * int(trial)
+        board.observe(Event(kind="ended", trial=trial, state="complete", value=value, is_feasible=feasible))
+    assert (board.best_label, board.best_value) == ("trial 1", 0.6)
 
 
 def test_why(storage):
