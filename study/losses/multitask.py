@@ -155,11 +155,11 @@ class MultiTask(nn.Module):
         return self.deciding.criterion.decode(outputs_no[:, self.deciding.columns])
 
     def make_head(self, in_features: int) -> nn.Module:
-        """One last layer per task: the one that its criterion wants, or a linear one."""
+        """One last layer per task: the one that its criterion wants, or a linear one that starts by Xavier's rule."""
         heads = []
         for name, task in self.tasks.items():
             own = task.criterion.make_head(in_features)
-            heads.append((name, own or nn.Linear(in_features, task.criterion.num_outputs)))
+            heads.append((name, own or _linear(in_features, task.criterion.num_outputs)))
         return TaskHeads(heads)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
@@ -182,3 +182,10 @@ class MultiTask(nn.Module):
                     f"{name} have shape {tuple(found.shape)}; expected {shapes[0]}: one column per task",
                     f"pass a column for each of {', '.join(self.tasks)}",
                 )
+
+
+def _linear(in_features: int, num_outputs: int) -> nn.Linear:
+    head = nn.Linear(in_features, num_outputs)
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -3,7 +3,8 @@
 An encoder of five levels, whose features are pooled, normalised and joined to the latent vector z; one dense layer per
 task on z; a decoder that reconstructs the picture from the last level alone. What the paper leaves open is decided
 here: residual blocks are those of the ResNet-22 that it cites (norm and activation before each convolution), features
-are taken from the raw output of a level, the slope of LeakyReLU is Keras's 0.3, and the decoder has half the widths.
+are taken from the raw output of a level, skip connections see raw inputs, the slope of LeakyReLU is Keras's 0.3, and
+the decoder has half the widths.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ STRIDES: Final = (1, 2, 2, 2, 2)  # after a stem and a pooling of stride 2 each:
 DECODER_WIDTHS: Final = (128, 64, 32, 16, 8)
 MULTIPLE: Final = 64
 SLOPE: Final = 0.3
+EPSILON: Final = 1e-3
 
 
 def make_hourglass(name: str, setup: Setup, *, fusion: bool = True, reconstruct: bool = False) -> nn.Module:
@@ -88,10 +90,10 @@ class Hourglass(nn.Module):
         )
         self.drop = nn.Dropout(drop_rate)
         self.decoder = Decoder(in_channels) if reconstruct else None
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-        self.head = (make_head(self.num_features) if make_head else None) or self._linear(num_outputs)
+        plain = nn.Linear(self.num_features, num_outputs)
+        self.head: nn.Module = plain
+        _start(self)
+        self.head = (make_head(self.num_features) if make_head else None) or plain
 
     def forward(self, images_nchw: Tensor) -> Tensor:
         """Scaled pictures [N, C, H, W], as ``to_input`` gives them, to [N, O], or [N, O + 1] with a decoder.
@@ -142,38 +144,39 @@ class Hourglass(nn.Module):
         drawn_nchw: Tensor = decoder(features_nchw)
         return drawn_nchw[..., : pixels_nchw.shape[-2], : pixels_nchw.shape[-1]]
 
-    def _linear(self, num_outputs: int) -> nn.Linear:
-        head = nn.Linear(self.num_features, num_outputs)
-        nn.init.xavier_uniform_(head.weight)
-        nn.init.zeros_(head.bias)
-        return head
-
 
 class Decoder(nn.Module):
-    """The encoder upside down, narrower and with one block per level; it sees the last level and nothing else."""
+    """The encoder upside down, narrower and with one block per level; it sees the last level and nothing else.
+
+    Maps grow by transposed convolutions of each channel on its own. Repeating places would leave the maps of small
+    pictures constant, and an instance norm makes nothing of these but huge gradients. For the same reason there is no
+    norm before the last convolution.
+    """
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
-        sizes = zip((WIDTHS[-1], *DECODER_WIDTHS[:-1]), DECODER_WIDTHS, strict=True)
-        self.levels = nn.ModuleList(Block(before, width) for before, width in sizes)
-        self.norm = InstanceNorm(DECODER_WIDTHS[-1])
-        self.picture = nn.Conv2d(DECODER_WIDTHS[-1], out_channels, kernel_size=7, padding=3)
-        nn.init.zeros_(self.picture.bias)  # type: ignore[arg-type]  # it has a bias
+        sizes = zip((WIDTHS[-1], *DECODER_WIDTHS[:-1]), DECODER_WIDTHS, reversed(STRIDES), strict=True)
+        self.levels = nn.ModuleList(
+            nn.Sequential(*([_grow(before)] if stride == 2 else []), Block(before, width))
+            for before, width, stride in sizes
+        )
+        last = DECODER_WIDTHS[-1]
+        self.grow = nn.Sequential(_grow(last), _grow(last))
+        self.picture = nn.Conv2d(last, out_channels, kernel_size=7, padding=3)
 
     def forward(self, features_nchw: Tensor) -> Tensor:
         """Features [N, 256, h, w] to a picture [N, C, 64 h, 64 w]."""
-        for level, stride in zip(self.levels, reversed(STRIDES), strict=True):
-            features_nchw = level(_enlarged(features_nchw, stride))
-        features_nchw = F.leaky_relu(self.norm(features_nchw), SLOPE)
-        picture: Tensor = self.picture(_enlarged(_enlarged(features_nchw, 2), 2))
+        for level in self.levels:
+            features_nchw = level(features_nchw)
+        picture: Tensor = self.picture(self.grow(F.leaky_relu(features_nchw, SLOPE)))
         return picture
 
 
 class Block(nn.Module):
     """A residual block: norm, LeakyReLU and a separable convolution, twice, beside a skip connection.
 
-    Where size or width changes, the skip connection is a convolution of 1 x 1 on the normalised input, as in the
-    ResNet-22 of Wu et al. 2020.
+    Where size or width changes, the skip connection is a convolution of 1 x 1 on the raw input. The ResNet-22 of Wu et
+    al. 2020 has it on the normalised one, but an instance norm would take each picture's brightness away there.
     """
 
     def __init__(self, before: int, width: int, *, stride: int = 1) -> None:
@@ -187,7 +190,7 @@ class Block(nn.Module):
     def forward(self, features_nchw: Tensor) -> Tensor:
         """[N, before, H, W] to [N, width, H / stride, W / stride]."""
         ready = F.leaky_relu(self.norm1(features_nchw), SLOPE)
-        beside = features_nchw if self.skip is None else self.skip(ready)
+        beside = features_nchw if self.skip is None else self.skip(features_nchw)
         added: Tensor = beside + self.conv2(F.leaky_relu(self.norm2(self.conv1(ready)), SLOPE))
         return added
 
@@ -195,7 +198,8 @@ class Block(nn.Module):
 class InstanceNorm(nn.Module):
     """Instance normalisation with scale and shift per channel; a map of a single place becomes the shift alone.
 
-    PyTorch's own module refuses such maps while training, which a picture of 64 x 64 px has at the last level.
+    PyTorch's own module refuses such maps while training, which a picture of 64 x 64 px has at the last level. Epsilon
+    is that of Keras: a smaller one makes the gradients of nearly constant maps, as in small pictures, much larger.
     """
 
     def __init__(self, channels: int) -> None:
@@ -205,7 +209,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, features_nchw: Tensor) -> Tensor:
         """Mean 0 and variance 1 over the places of each map, then scaled and shifted; shape as given."""
-        options: Any = (None, None, True, 0.0, 1e-5, torch.backends.cudnn.enabled)
+        options: Any = (None, None, True, 0.0, EPSILON, torch.backends.cudnn.enabled)
         return torch.instance_norm(features_nchw, self.weight, self.bias, *options)
 
 
@@ -222,5 +226,17 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _enlarged(features_nchw: Tensor, factor: int) -> Tensor:
-    return features_nchw if factor == 1 else F.interpolate(features_nchw, scale_factor=factor, mode="nearest")
+def _grow(channels: int) -> nn.ConvTranspose2d:
+    """Twice the height and width, each channel on its own."""
+    return nn.ConvTranspose2d(channels, channels, kernel_size=4, stride=2, padding=1, groups=channels, bias=False)
+
+
+def _start(network: nn.Module) -> None:
+    """Xavier's rule (Glorot and Bengio 2010), as in the paper; each map of ``_grow`` has the four taps of its own."""
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.uniform_(module.weight, -((6 / 8) ** 0.5), (6 / 8) ** 0.5)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -43,7 +43,7 @@ def counted(fusion, reconstruct, outputs, channels=1):
     if reconstruct:
         narrow = [128, 64, 32, 16, 8]
         total += sum(block(a, b, changes=True) for a, b in itertools.pairwise([256, *narrow]))
-        total += 16 + 49 * 8 * channels + channels
+        total += 16 * (256 + 128 + 64 + 32) + 2 * 16 * 8 + 49 * 8 * channels + channels
     return total
 
 
@@ -110,7 +110,7 @@ def test_pixels_come_back_from_the_input():
 def test_instance_norm_is_torch_s_own():
     """Our normalisation, which takes a single place, is another one than PyTorch's."""
     features = torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(0))
-    ours, own = InstanceNorm(5), torch.nn.InstanceNorm2d(5, affine=True)
+    ours, own = InstanceNorm(5), torch.nn.InstanceNorm2d(5, affine=True, eps=1e-3)
     torch.testing.assert_close(ours(features), own(features))
     assert ours(features[..., :1, :1]).abs().max() < 1e-3
 
@@ -121,6 +121,24 @@ def test_outputs_follow_the_picture_even_where_the_last_level_is_one_place():
     with torch.no_grad():
         one, other = model(pictures(1, 1, 64, 64)), model(pictures(1, 1, 64, 64, seed=1))
     assert (one - other)[:, :3].abs().max() > 1e-3
+
+
+def test_the_reconstruction_follows_the_picture_s_brightness():
+    """Normalising each map leaves a decoder that draws the same for a dark and for a bright picture."""
+    model = network().eval()
+    dark, bright = (to_input(torch.full((1, 1, 64, 64), level, dtype=torch.uint8)) for level in (30, 220))
+    with torch.no_grad():
+        change = model.reconstruction(bright) - model.reconstruction(dark)
+    assert change.abs().max() > 0.05
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_gradients_of_small_pictures_are_of_ordinary_size(side):
+    """Norms of constant maps blow gradients up, so that rounding decides what a network learns."""
+    model = network()
+    model(pictures(4, 1, side, side)).mean().backward()
+    norm = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()
+    assert 1e-3 < norm < 10
 
 
 def test_dropout_acts_on_the_features_while_training():
@@ -142,14 +160,14 @@ def test_it_learns_to_draw_and_to_tell():
     images[2:, :, 30:60, 30:60] = 120
     labels, optimiser = torch.tensor([0, 0, 1, 1]), torch.optim.Adam(model.parameters(), lr=3e-3)
     first: dict[str, torch.Tensor] = {}
-    for _ in range(9):
+    for _ in range(25):
         losses = criterion.losses(model(to_input(images)), labels)
         first = first or {name: loss.detach() for name, loss in losses.items()}
         optimiser.zero_grad()
         criterion.total(losses).backward()
         optimiser.step()
-    assert losses["reconstruction"] < first["reconstruction"] / 5
-    assert losses["a"] < 0.7 * first["a"]
+    assert losses["reconstruction"] < (images / 255).var() / 2  # one grey for all would reach the variance
+    assert losses["a"] < first["a"] / 5
 
 
 def test_weights_of_an_earlier_run(tmp_path):
