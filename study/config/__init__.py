@@ -25,6 +25,7 @@ from study.config.schema import (
     StudyConfig,
     TrainConfig,
 )
+from study.config.searching import searched_values
 from study.config.sources import MiasSource, PhantomSource, SharesConfig, Source, TableSource
 from study.config.task_rules import LOSS_RECORDS, chosen_tasks
 from study.config.tasks import ReconstructionConfig, TaskConfig, TasksConfig
@@ -78,6 +79,7 @@ __all__ = [
     "load_config",
     "mode_of",
     "raise_faults",
+    "searched_values",
     "settable_paths",
     "without_search",
 ]

@@ -77,6 +77,17 @@ def _leaf_place(path: str, node: SpaceNode, place: str) -> str:
     return place
 
 
+def searched_values(path: str, space: SearchSpace) -> list[tuple[str, Any]]:
+    """The options that a search has for a path, each with its place in the file; ranges have none."""
+    found: list[tuple[str, Any]] = []
+    for node in providers(path, space.nodes):
+        for place, option in _trial_values(node, space) if node.kind not in NUMBERS else ():
+            values = params_of(node, option)
+            if path in values:
+                found.append((f"{place}{path.removeprefix(node.path)}", values[path]))
+    return found
+
+
 def loss_variants() -> dict[str, tuple[str, ...]]:
     """Parameters of every loss by its name, ``name`` itself left out."""
     place = find("loss", {})

@@ -4,7 +4,7 @@ import math
 import os
 from typing import Final
 
-from study.config import DataConfig, Fault, PartialStudy, ResourcesConfig, StudyConfig
+from study.config import DataConfig, Fault, PartialStudy, ResourcesConfig, StudyConfig, searched_values
 from study.data.files import is_file, is_remote, join, list_files, local_path, shown, why
 from study.data.labels import label_column
 from study.data.manifest import usable_rows
@@ -144,9 +144,8 @@ def _mask_faults(data: DataConfig) -> list[Fault]:
 def network_faults(partial: PartialStudy) -> list[Fault]:
     """Networks that nobody has: the file's own, and those that the search may draw."""
     faults = model_faults(partial.model.name) if partial.model is not None else []
-    node = partial.search.space.node("model.name") if partial.search is not None else None
-    for number, name in enumerate(node.choices if node is not None else ()):
-        faults += model_faults(str(name), path=f"search.space.model.name.choice.{number}")
+    for path, name in searched_values("model.name", partial.search.space) if partial.search is not None else ():
+        faults += model_faults(str(name), path=path)
     return faults
 
 

@@ -45,6 +45,9 @@ def test_networks_and_classes_of_tasks_are_told(tmp_path):
     assert set(found) == {"search.space.model.name.choice.1", "tasks.acr.class_weights"}
     assert "did you mean 'hourglass'" in found["search.space.model.name.choice.1"]
     assert "acr_6" in found["tasks.acr.class_weights"]
+    options = [{"name": name, "drop_rate": {"float": [0.0, 0.5]}} for name in names]
+    study["search"]["space"] = {"model": {"grid": options}}
+    assert set(faults_of(study)) == {"search.space.model.grid.1.name", "tasks.acr.class_weights"}
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
