@@ -22,12 +22,20 @@ def trials_override(config: "StudyConfig", trials: str | None) -> list[str]:
     Raises:
         InputError: it is no such number, or the study has no number of trials that could grow.
     """
+    from study.space import count
+
     if trials is None:
         return []
     if not re.fullmatch(r"\+?[1-9][0-9]{0,8}", trials):
         raise InputError(f"--trials {trials}: expected a number, as in 60, or +20 for 20 more", "correct the number")
     if config.search is None:
         raise InputError(f"study {config.study!r} searches nothing", "only a search can have more trials")
+    cells = count(config.search.space) if config.search.algorithm == "grid" else None
+    if cells is not None and config.num_trials >= cells:
+        raise InputError(
+            f"--trials {trials}: all {cells} cells of the grid are in the budget of study {config.study!r} already",
+            "give a larger space with --space FILE alone, or start another study",
+        )
     if not trials.startswith("+"):
         return [f"search.trials={trials}"]
     if not config.num_trials:

@@ -284,6 +284,9 @@ def test_more_trials(storage):
     assert trials_override(config, None) == []
     assert trials_override(config, "+20") == ["search.trials=32"]
     assert trials_override(config, "50") == ["search.trials=50"]
+    grid = ["search.algorithm=grid", "search.space={loss.name: {choice: [emd, corn]}}", "search.trials=null"]
+    with pytest.raises(InputError, match="all 2 cells"):
+        trials_override(stored_config(storage / "asked", grid), "+5")
     for wrong in ("20+", "-3", "+0", "many", "1.5"):
         with pytest.raises(InputError):
             trials_override(config, wrong)
