@@ -50,7 +50,8 @@ class Predictions:
 
     ``rows_n`` row numbers, ``labels_n`` class indices, ``logits_no`` outputs of the task's head,
     ``probs_nk`` class probabilities whose rows sum to 1, ``decoded_n`` the class that the criterion decides for.
-    Those of the task that decides know the ``others``, by name, and the ``outputs`` for all rows.
+    Those of the task that decides know the ``others``, by name, the mean squared error of the ``reconstruction`` where
+    there is one, and the ``outputs`` for all rows.
     """
 
     rows_n: IntArray
@@ -59,6 +60,7 @@ class Predictions:
     probs_nk: npt.NDArray[np.float64]
     decoded_n: IntArray
     others: Mapping[str, "Predictions"] = field(default_factory=dict)
+    reconstruction: float | None = None
     outputs: Outputs | None = None
 
 
@@ -143,8 +145,10 @@ def predictions_of(outputs: Outputs, criterion: Criterion | MultiTask, dataset: 
     for name, task in criterion.tasks.items():
         own = Outputs(rows_n=outputs.rows_n, outputs_no=outputs.outputs_no[:, task.columns])
         found[name] = (own, task.criterion, dataset.task_labels(name))
-    (first, *others) = found
-    return _of_task(*found[first], outputs=outputs, others={name: _of_task(*found[name]) for name in others})
+    (first, *names) = found
+    others = {name: _of_task(*found[name]) for name in names}
+    error = float(outputs.outputs_no[:, -1].double().mean()) if criterion.reconstruction else None
+    return _of_task(*found[first], outputs=outputs, others=others, reconstruction=error)
 
 
 def _of_task(head: Outputs, criterion: Criterion, labels_n: IntArray, **more: Any) -> Predictions:
@@ -195,6 +199,8 @@ def prediction_metrics(
             other.probs_nk, other.labels_n, class_names=list(dataset.tasks[task]), predicted_n=other.decoded_n
         )
         table |= {f"task/{task}/{key}": value for key, value in found.items()}
+    if predictions.reconstruction is not None:
+        table["task/reconstruction/mse"] = predictions.reconstruction
     return {prefix + key: float(value) for key, value in table.items()}
 
 

@@ -289,6 +289,7 @@ def test_a_run_of_two_tasks_stops_resumes_and_is_evaluated(tasks_dataset, tmp_pa
     assert "val/task/view/auroc_macro" in metrics
     found = evaluate_best(parts, tmp_path / "cut", split="val", device=torch.device("cpu"), write=True)
     best = other.history[other.best_epoch - 1].metrics
+    assert metrics["val/task/reconstruction/mse"] == pytest.approx(metrics["val/task/reconstruction/loss"], rel=1e-5)
     assert found.metrics["val/task/view/log_loss"] == pytest.approx(best["val/task/view/log_loss"], rel=1e-6)
     table = pd.read_parquet(tmp_path / "cut" / "predictions_val_view.parquet")
     assert set(table["label"]) == {"CC", "MLO"}
