@@ -112,6 +112,7 @@ class Ledger(StoredTrials):
     def next_trial(self) -> LedgerTrial | None:
         """The next trial to run: adopted ones first, by their numbers, then new ones; None when all ran."""
         self._must_write()
+        self.begin()
         if self._adopted:
             number = self._adopted[0]
             trial = self._trial(number)
@@ -125,7 +126,6 @@ class Ledger(StoredTrials):
                 reported_epoch=max(epochs, default=0),
                 attempt=attempt,
             )
-        self.start_clock()
         self._load()
         if self.over:
             return None

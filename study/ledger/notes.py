@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 
 from study.errors import StudyError
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
-from study.ledger.storage import answered, sync_storage
+from study.ledger.storage import answered, sync_storage, write_ahead
 from study.types import Retry, RunOutcome
 
 SPACES: Final = "search spaces"
@@ -33,9 +33,10 @@ class StudyNotes:
         self._read_only = read_only
         self._session: tuple[str, float] | None = None
 
-    def start_clock(self) -> None:
-        """From now on the search runs; the first call of a session counts."""
+    def begin(self) -> None:
+        """From now on the search runs and writes; the first call of a session counts."""
         if self._session is None:
+            write_ahead(self._storage)
             self._session = (datetime.now(UTC).isoformat(), time.monotonic())
 
     @answered

@@ -72,8 +72,6 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         backend = RDBStorage(
             plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
         )
-        if is_file and create and address.database:
-            _write_ahead(backend, Path(address.database))
         return optuna.storages.get_storage(backend)
     except (ImportError, NoSuchModuleError) as error:
         raise EnvironmentFault(
@@ -146,19 +144,24 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         raise InputError(f"there is no ledger at {path}", "check the name of the study, or run it first")
 
 
-def _write_ahead(backend: RDBStorage, path: Path) -> None:
-    """Let SQLite append to a log that is not waited for, instead of rewriting pages; readers never wait.
+def write_ahead(storage: BaseStorage) -> None:
+    """From now on let SQLite append to a log that is not waited for, instead of rewriting pages; readers never wait.
 
     A process that dies loses nothing. When the power fails, the last writes may be missing, and a study makes them
     again from its checkpoints; `sync_storage` waits for the disk. The log needs memory that all processes share, so a
-    file on a network keeps SQLite's usual journal.
+    file on a network keeps SQLite's usual journal. Called when a search begins to write: looking at one that is over
+    must not change a byte.
     """
-    if is_on_network(path):
+    backend = _database_of(storage)
+    if backend is None or backend.engine.dialect.name != "sqlite" or not backend.engine.url.database:
+        return
+    if is_on_network(Path(backend.engine.url.database)):
         return
 
     def on_connect(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
+    storage.remove_session()
     event.listen(backend.engine, "connect", on_connect)
     with backend.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")

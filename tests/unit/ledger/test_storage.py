@@ -188,3 +188,14 @@ def test_ledgers_of_before_are_read(tmp_path, tools):
     assert (rows[0].value, rows[0].params, rows[0].checkpoint, rows[0].images) == (0.7, params, "runs/0", 8)
     assert len(rows) == 4
     assert ledger._asking._views[0].params == params
+
+
+def test_a_search_that_is_over_is_not_touched(tmp_path, tools):
+    """Opening a finished ledger for writing, with nothing left to do, changes a byte of it."""
+    config = tools.make_config(trials=2, epochs=1)
+    tools.run_search(tools.make_url(tmp_path), config).close()
+    before = (tmp_path / "ledger.db").read_bytes()
+    again = Ledger.open(tools.make_url(tmp_path), config=config)
+    assert again.left() == 0
+    again.close()
+    assert (tmp_path / "ledger.db").read_bytes() == before
