@@ -26,6 +26,7 @@ settings.load_profile("build" if os.environ.get("CI") else "developer")
 CLASSES = ("normal", "benign", "malignant")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests for side-by-side runs, the long groups first: studies, one cluster, then file by file."""
     for item in items:

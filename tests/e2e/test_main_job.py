@@ -326,7 +326,7 @@ class TestKept:
         assert "study.yaml" in {file.path for file in client.list_artifacts(parents[0].info.run_id)}
         tested = {(reading.trial, reading.seed) for reading in finished.cli.ledger("small").test_readings()}
         for key, run in children:
-            wanted = {"config.yaml"}
+            wanted = {"config.yaml", "batches.jsonl"}
             wanted |= RUN_FILES if run.data.tags["study.state"] == "complete" else set()
             wanted |= TEST_FILES if key in tested else set()
             assert {file.path for file in client.list_artifacts(run.info.run_id)} == wanted, key
