@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements.lock
 	  f"{sys.executable} is Python {v[0]}.{v[1]}; study needs 3.11 or 3.12 (make PYTHON=python3.11 setup)")'
 	@echo "setup: installing requirements.lock into $(VENV) (some minutes the first time)" >&2
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
