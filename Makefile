@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test suites lint types floors unit ray e2e bench clean
+.PHONY: help setup run test lint types floors unit cluster studies bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,8 @@ run: setup  ## Run a study: make run [FILE=search_spaces/quickstart.yaml]
 	$(BIN)/study run $(FILE)
 
 test: lint  ## Everything that must hold before a change goes in
-	@$(MAKE) -j 2 suites types floors
+	@echo "test: studies, cluster and quick tests side by side, about ten minutes on two cores; each tells when it ends" >&2
+	@$(MAKE) -j 3 --output-sync=target studies cluster unit types floors
 
 lint: setup  ## Style and format
 	$(BIN)/ruff check .
@@ -50,16 +51,13 @@ floors: setup  ## Imports only go down
 	$(BIN)/lint-imports --no-logo
 
 unit: setup  ## Quick tests: no Ray, no whole studies
-	$(PYTEST) -q -n 2 -m "not ray and not e2e and not gpu"
+	$(PYTEST) -q -m "not ray and not e2e and not gpu"
 
-suites: setup  ## All tests: whole studies, a local Ray cluster and the quick tests side by side
-	$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder -m "not gpu"
+cluster: setup  ## Tests on a local Ray cluster, and those of real files
+	$(PYTEST) -q -m "ray or (e2e and data)"
 
-ray: setup  ## Tests on a local Ray cluster
-	$(PYTEST) -q -m ray
-
-e2e: setup  ## Whole studies through the command line
-	$(PYTEST) -q -m e2e
+studies: setup  ## Whole studies through the command line
+	$(PYTEST) -q -m "e2e and not data" tests/e2e
 
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py

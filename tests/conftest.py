@@ -26,26 +26,6 @@ settings.load_profile("build" if os.environ.get("CI") else "developer")
 CLASSES = ("normal", "benign", "malignant")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for side-by-side runs, the long groups first: studies, one cluster, then file by file."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=_turn)
-
-
-def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("e2e") and item.path.name != "test_real_data.py":
-        return "studies"
-    if item.get_closest_marker("e2e") or item.get_closest_marker("ray"):
-        return "cluster"
-    return str(item.path)
-
-
-def _turn(item: pytest.Item) -> int:
-    return {"studies": 0, "cluster": 1}.get(_group(item), 2)
-
-
 def write_dataset(root: Path, *, images: int = 96, size: int = 32, seed: int = 0) -> Path:
     """A prepared dataset whose classes differ in the brightness of a square; two sources, three splits."""
     rng = np.random.default_rng(seed)
