@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from study.data.augment import make_augment
 from study.data.digest import batch_digest, combined, id_hashes
@@ -169,7 +170,8 @@ def store_bytes():
     """Bytes in Ray's object store."""
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    return get_memory_info_reply(get_state_from_address(None)).store_stats.object_store_bytes_used
+    address = ray.get_runtime_context().gcs_address  # other clusters may run on this machine
+    return get_memory_info_reply(get_state_from_address(address)).store_stats.object_store_bytes_used
 
 
 def test_a_stream_that_is_closed_early_leaves_nothing_running(cluster, tiny_dataset):
