@@ -16,10 +16,10 @@ STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test lint types floors unit cluster studies bench clean
+.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with the exact versions of requirements.lock
 
@@ -51,13 +51,22 @@ floors: setup  ## Imports only go down
 	$(BIN)/lint-imports --no-logo
 
 unit: setup  ## Quick tests: no Ray, no whole studies
-	$(PYTEST) -q -m "not ray and not e2e and not gpu"
+	$(PYTEST) -q -m "not ray and not e2e and not gpu and not long"
 
 cluster: setup  ## Tests on a local Ray cluster, and those of real files
-	$(PYTEST) -q -m "ray or (e2e and data)"
+	$(PYTEST) -q -m "(ray or (e2e and data)) and not long"
 
 studies: setup  ## Whole studies through the command line
-	$(PYTEST) -q -m "e2e and not data" tests/e2e
+	$(PYTEST) -q -m "e2e and not data and not long" tests/e2e
+
+test-long: setup  ## The dear tests that make test leaves out
+	@$(MAKE) -j 2 --output-sync=target long-studies long-rest
+
+long-studies: setup
+	$(PYTEST) -q -m "long and e2e" tests/e2e
+
+long-rest: setup
+	$(PYTEST) -q -m "long and not e2e and not gpu"
 
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py
