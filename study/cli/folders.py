@@ -131,7 +131,7 @@ def open_ledger(config: "StudyConfig", directory: Path) -> "Ledger | None":
     from study.ledger import Ledger
 
     url = ledger_url(directory)
-    if "STUDY_LEDGER_URL" not in os.environ and not (directory / "ledger.db").exists():
+    if not os.environ.get("STUDY_LEDGER_URL") and not (directory / "ledger.db").exists():
         return None
     try:
         return Ledger.open(url, config=config, read_only=True)
@@ -158,7 +158,8 @@ def places(directory: Path, *, storage: str) -> "Places":
     figure = directory / "report" / "search.png"
     return Places(
         directory=str(directory),
-        ledger=ledger_url(directory),
+        # The address of a server is a secret; whoever looks for it knows where it was taken from.
+        ledger="the server of STUDY_LEDGER_URL" if os.environ.get("STUDY_LEDGER_URL") else ledger_url(directory),
         mlflow_uri=tracking_uri(directory),
         log=str(directory / "study.log"),
         figure=str(figure) if figure.exists() else "",

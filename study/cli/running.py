@@ -24,11 +24,12 @@ from study.cli.folders import (
 )
 from study.cli.invocation import INVOCATION, program, storage_option
 from study.cli.larger import SPACE_PATHS, check_budget_left, space_overrides, trials_override
-from study.errors import InputError, InterruptedStudy
+from study.errors import InputError, InterruptedStudy, StudyError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
     from study.console import Board, View
+    from study.ledger import Held
     from study.types import StudyResult
 
 
@@ -126,32 +127,47 @@ def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:
     from study.ledger import lock_study
 
     INVOCATION.log = directory / "study.log"
-    with lock_study(directory):
+    with lock_study(directory, url=ledger_url(directory), tell=_tell) as held:
         store_config(directory, config)
-        result = _drive(config, directory, storage=storage)
+        result = _drive(config, directory, storage=storage, held=held)
     if not result.did_work:
         typer.echo(f"study {config.study} is done; nothing is left to run\n", err=True)
     width = max(80, min(140, shutil.get_terminal_size((100, 24)).columns))
     typer.echo(f"\n{closing_text(result, places(directory, storage=storage), width=width)}", err=True)
 
 
-def _drive(config: "StudyConfig", directory: Path, *, storage: str) -> "StudyResult":
+def _tell(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
+def _drive(config: "StudyConfig", directory: Path, *, storage: str, held: "Held") -> "StudyResult":
     from study.console import make_view, quiet_terminal, run_until_done
 
     board = _board(config, directory)
     with quiet_terminal(directory / "study.log") as terminal, make_view(terminal, board) as view:
         try:
-            return run_until_done(lambda stop: _work(config, directory, view=view, stop=stop), note=view.note)
+            return run_until_done(
+                lambda stop: _work(config, directory, view=view, stop=stop, held=held), note=view.note
+            )
         except InterruptedStudy as error:
+            if held.taken_by is not None:
+                raise StudyError(
+                    f"process {held.taken_by.pid} on {held.taken_by.host} has taken study {config.study} over, as "
+                    "this one gave no sign of life for too long",
+                    f"`{program()} status {config.study}{storage_option(storage)}` shows how it goes on there",
+                ) from error
             command = f"{program()} resume {config.study}{storage_option(storage)}"
             raise InterruptedStudy(error.message, command) from error
 
 
-def _work(config: "StudyConfig", directory: Path, *, view: "View", stop: threading.Event) -> "StudyResult":
+def _work(
+    config: "StudyConfig", directory: Path, *, view: "View", stop: threading.Event, held: "Held"
+) -> "StudyResult":
     """What happens in the worker thread; the heavy imports happen here too, while the view is up."""
     from study.distributed.tuner import run_study
     from study.report import write_search_figure, write_search_table
 
+    held.listen(stop.set)
     result = run_study(
         config,
         study_dir=directory,

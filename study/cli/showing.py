@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from study.cli.folders import (
+    ledger_url,
     open_ledger,
     storage_root,
     stored_config,
@@ -143,7 +144,7 @@ def read_study(config: "StudyConfig", directory: Path) -> "StudyResult":
 
         with contextlib.closing(ledger):
             result = read_result(ledger, config)
-    return replace(result, state="running") if lock_holder(directory) else result
+    return replace(result, state="running") if lock_holder(directory, url=ledger_url(directory)) else result
 
 
 def _empty_study(config: "StudyConfig") -> "StudyResult":

@@ -34,6 +34,16 @@ RAY_ENVIRONMENT: Final = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for newer releases
 }
 
+# Addresses and passwords of the ledger and of MLflow, which the driver alone speaks to.
+SECRETS: Final = (
+    "STUDY_LEDGER_URL",
+    "PGPASSWORD",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
@@ -142,7 +152,8 @@ def _start() -> None:
     # Ray's daemons inherit the mask: a terminal that closes must not take them before the study has saved.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        ray.init(**options)
+        with _without_secrets():
+            ray.init(**options)
     except Exception as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         if address:
@@ -152,6 +163,16 @@ def _start() -> None:
         raise EnvironmentFault(f"{text}: {why}", fix) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """While open, the environment holds nothing that only the driver needs; what is started now never learns of it."""
+    kept = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def capacity() -> Capacity:

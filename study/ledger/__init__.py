@@ -6,7 +6,8 @@ stood, or to print its table.
 """
 
 from study.ledger.book import Ledger
-from study.ledger.lock import LockHolder, lock_holder, lock_study
+from study.ledger.lock import lock_holder, lock_study
+from study.ledger.locking import Held, LockHolder
 from study.ledger.pruners import PRUNERS
 from study.ledger.pruning import HalvingPruner
 from study.ledger.records import LedgerStatus, LedgerTrial, Reading, RunRecord
@@ -17,6 +18,7 @@ __all__ = [
     "ALGORITHMS",
     "PRUNERS",
     "HalvingPruner",
+    "Held",
     "Ledger",
     "LedgerStatus",
     "LedgerTrial",

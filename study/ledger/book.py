@@ -15,7 +15,6 @@ Optuna's own parameters, state and value:
 """
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,13 +31,14 @@ from study.errors import InputError
 from study.ledger.asking import Asking, ended, repeated, startup_of
 from study.ledger.budget import why_over
 from study.ledger.creating import count_trials, create_trial
+from study.ledger.judging import judged, metrics_text
 from study.ledger.lock import lock_study
 from study.ledger.pruners import make_pruner
 from study.ledger.reading import read_trials
 from study.ledger.records import LedgerStatus, LedgerTrial, epoch_to_json, outcome_to_json
 from study.ledger.storage import answered, close_storage, find_study, open_storage
 from study.ledger.stored import StoredTrials
-from study.ledger.table import best_epoch, epoch_key, epochs_of, row_of, value_at
+from study.ledger.table import epoch_key, epochs_of, row_of, value_at
 from study.types import EpochResult, RunOutcome, TrialRow
 
 FOREIGN: Final = "the trial was put into the ledger by another program"
@@ -73,6 +73,7 @@ class Ledger(StoredTrials):
         self._max_epochs: int = config.train.epochs
         self._asking = Asking(config)
         self._adopted: list[int] = []
+        self._handed: set[int] = set()
         self._rows: dict[int, TrialRow] = {}
         self._study = optuna.load_study(
             study_name=self.name,
@@ -113,23 +114,11 @@ class Ledger(StoredTrials):
         """The next trial to run: adopted ones first, by their numbers, then new ones; None when all ran."""
         self._must_write()
         self.begin()
+        if not self._adopted:
+            self._load()
         if self._adopted:
-            number = self._adopted[0]
-            trial = self._trial(number)
-            attempt = int(trial.user_attrs["attempt"]) + 1
-            self._storage.set_trial_user_attr(self._id(number), "attempt", attempt)
-            self._adopted.pop(0)
-            epochs = epochs_of(trial)
-            return LedgerTrial(
-                number=number,
-                params=trial.user_attrs["params"],
-                reported_epoch=max(epochs, default=0),
-                attempt=attempt,
-            )
-        self._load()
-        if self.over:
-            return None
-        return self._create()
+            return self._hand_out(self._adopted[0])
+        return None if self.over else self._create()
 
     @property
     def over(self) -> str:
@@ -192,9 +181,11 @@ class Ledger(StoredTrials):
         """
         self._must_write()
         trial = self._trial(number)
+        if trial.state.is_finished() and number not in self._rows:
+            self._take(trial)  # an earlier call was heard, and its answer was lost
         if trial.state.is_finished() or outcome.state in {"running", "waiting"}:
             return
-        kept, values = self._judged(trial, outcome)
+        kept, values = judged(trial, outcome, metrics=self.metrics, mode=self.mode)
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(kept.state, TrialState.FAIL)
         over = ended(trial, state=state, values=values, outcome=outcome_to_json(kept))
         self._storage.set_trial_user_attr(self._id(number), "outcome", over.user_attrs["outcome"])
@@ -257,11 +248,21 @@ class Ledger(StoredTrials):
         found = {key: value for key, value in kept.items() if key in ("metric", "mode", "metrics")}
         if found != wanted:
             raise InputError(
-                f"the ledger of study {self.name} holds {_metrics_text(found)}, "
-                f"the study file asks for {_metrics_text(wanted)}",
+                f"the ledger of study {self.name} holds {metrics_text(found)}, "
+                f"the study file asks for {metrics_text(wanted)}",
                 "give the study another name, or set search.metric and search.mode back",
             )
         self._asking.settle(int(kept["startup_trials"]))
+
+    def _hand_out(self, number: int) -> LedgerTrial:
+        """The adopted trial as its next attempt."""
+        trial = self._trial(number)
+        attempt = int(trial.user_attrs["attempt"]) + 1
+        self._storage.set_trial_user_attr(self._id(number), "attempt", attempt)
+        self._adopted.remove(number)
+        self._handed.add(number)
+        epochs, params = epochs_of(trial), trial.user_attrs["params"]
+        return LedgerTrial(number=number, params=params, reported_epoch=max(epochs, default=0), attempt=attempt)
 
     def _create(self) -> LedgerTrial | None:
         """Suggest and store the next trial; one that has an earlier one's configuration is stored as finished."""
@@ -273,14 +274,22 @@ class Ledger(StoredTrials):
             outcome = replace(RunOutcome(**first.user_attrs["outcome"]), metrics=self._row(first).metrics)
             draft = repeated(draft, first, outcome=outcome_to_json(outcome))
         create_trial(self._storage, self._study_id, draft)
+        self._handed.add(draft.number)
         self._take(draft)
         return LedgerTrial(number=draft.number, params=draft.user_attrs["params"], repeats=original)
 
     def _load(self) -> None:
-        """Take the trials in once, and again when another program has added some."""
-        if count_trials(self._storage, self._study_id) != self._asking.num_seen:
-            for trial in self._trials():
-                self._take(trial)
+        """Take the trials in once, and again when there are others than was known.
+
+        Another program has added some, or a trial was stored though the server's answer was lost: nobody runs that one.
+        """
+        if count_trials(self._storage, self._study_id) == self._asking.num_seen:
+            return
+        for trial in self._trials():
+            self._take(trial)
+            is_ours = {"params", "attempt"} <= set(trial.user_attrs)
+            if is_ours and not trial.state.is_finished() and trial.number not in {*self._handed, *self._adopted}:
+                self._adopted.append(trial.number)
 
     def _take(self, trial: FrozenTrial) -> None:
         self._asking.take(trial)
@@ -323,25 +332,3 @@ class Ledger(StoredTrials):
         if last is None or last >= int(params.get("train.epochs", self._max_epochs)):
             return False
         return self._study.pruner.prune(self._study, trial)
-
-    def _judged(self, trial: FrozenTrial, outcome: RunOutcome) -> tuple[RunOutcome, list[float] | None]:
-        if outcome.state == "failed":
-            return outcome, None
-        epochs, last = epochs_of(trial), trial.last_step
-        best = outcome.best_epoch or best_epoch(trial.intermediate_values, self.mode) or last or 0
-        epoch = best if outcome.state == "complete" else last or 0
-        metrics: Mapping[str, float] = epochs[epoch].metrics if epoch in epochs else outcome.metrics
-        kept = replace(outcome, best_epoch=best, metrics=outcome.metrics or dict(metrics))
-        for name in self.metrics:
-            value = metrics.get(name)
-            if value is None:
-                return replace(kept, state="failed", reason=f"epoch {epoch} has no {name}"), None
-            if not math.isfinite(value):
-                return replace(kept, state="failed", reason=f"{name} is {value} at epoch {epoch}"), None
-        return kept, [float(metrics[name]) for name in self.metrics]
-
-
-def _metrics_text(kept: Mapping[str, Any]) -> str:
-    """The metrics of a search for a message: ``val/qwk (max)``, ``val/qwk and val/ece``."""
-    names = kept.get("metrics")
-    return " and ".join(names) if names else f"{kept['metric']} ({kept['mode']})"

@@ -12,13 +12,13 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
 
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from optuna.storages import BaseStorage
 
 from study.errors import StudyError
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
-from study.ledger.storage import answered, sync_storage, write_ahead
+from study.ledger.storage import answered, patience_for, sync_storage, write_ahead
 from study.types import Retry, RunOutcome
 
 SPACES: Final = "search spaces"
@@ -32,6 +32,10 @@ class StudyNotes:
         self._study_id = study_id
         self._read_only = read_only
         self._session: tuple[str, float] | None = None
+        self.patience_s: float = 0.0 if read_only else patience_for(storage)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ledger holds the way into its database and stays in its process")
 
     def begin(self) -> None:
         """From now on the search runs and writes; the first call of a session counts."""

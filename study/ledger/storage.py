@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import functools
 import logging
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -12,11 +14,13 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from study.errors import EnvironmentFault, InputError
+from study.ledger.postgresql import is_server, shown, with_driver
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,13 @@ NETWORK: Final = (
 )
 MOUNTS: Final = Path("/proc/self/mounts")
 SQLITE_TIMEOUT_S: Final = 60.0  # how long the writer waits for a reader, and a reader for the writer
-CONNECT_TIMEOUT_S: Final = 15
+PATIENCE_S: Final = 60.0  # how long a writer waits for a server that has gone, as it does when it is restarted
+FIRST_PAUSE_S: Final = 0.2
+MAX_PAUSE_S: Final = 2.0
+# What a server says while it starts, stops or is full, and what pg8000 says when there is none.
+GONE: Final = ("57P01", "57P02", "57P03", "53300", "network error", "connection is closed", "Can't create a connection")
+# pg8000 lets the socket's own errors through, and half an answer is an error of the module that takes it apart.
+UNANSWERED: Final = (SQLAlchemyError, StorageInternalError, OSError, struct.error)
 
 
 def default_url(study_dir: Path) -> str:
@@ -59,32 +69,37 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         EnvironmentFault: the database does not answer, or its driver or schema does not fit.
     """
     quiet_optuna()
-    address = _address(url)
-    is_file = address.get_backend_name() == "sqlite"
+    address, arguments = _address(url)
+    is_file = not is_server(address)
     if is_file and address.database:
         _prepare_file(Path(address.database), create=create)
-    options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if is_file else {"pool_pre_ping": True}
-    if address.get_backend_name() == "postgresql":
-        options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S}
+    options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+    if not is_file:
+        options = {"pool_pre_ping": True, "connect_args": arguments}
     plain = address.render_as_string(hide_password=False)
     try:
         # Optuna fills in {SCHEMA_VERSION}; braces of ours have to be doubled.
         backend = RDBStorage(
             plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
         )
+        backend.url = backend._version_manager.url = shown(address)  # noqa: SLF001 - it would go into pickles as it is
         return optuna.storages.get_storage(backend)
     except (ImportError, NoSuchModuleError) as error:
         raise EnvironmentFault(
-            f"no driver for the ledger at {_shown(address)}: {error}",
-            "install the driver (`pip install 'psycopg[binary]'` for PostgreSQL)",
+            f"no driver for the ledger ({address.drivername}): {error}",
+            "install it, or write the address without a driver: postgresql://user@host/database",
         ) from error
-    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    except (*UNANSWERED, RuntimeError) as error:
         raise EnvironmentFault(
-            f"the ledger at {_shown(address)} cannot be opened: {reason}",
+            f"the ledger ({shown(address)}) cannot be opened: {_reason(error)}",
             "check that the database runs, that the address is right and that the file is a ledger",
         ) from error
+
+
+def server_engine(url: str) -> Engine | None:
+    """Connections to the server that holds the ledger, each closed after its use; None when the ledger is a file."""
+    address, arguments = _address(url)
+    return create_engine(address, connect_args=arguments, poolclass=NullPool) if is_server(address) else None
 
 
 def find_study(storage: BaseStorage, name: str) -> int:
@@ -102,20 +117,55 @@ def find_study(storage: BaseStorage, name: str) -> int:
 
 
 def answered(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn a database that stops answering into an error that says so; the study can be resumed afterwards."""
+    """Turn a database that stops answering into an error that says so; the study can be resumed afterwards.
+
+    A method of something with a ``patience_s`` waits so long for a server to come back, and is then called again: such
+    methods give the same result when an earlier call of them was done by halves.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except (SQLAlchemyError, StorageInternalError) as error:
-            cause = error.__cause__ or error
-            reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-            raise EnvironmentFault(
-                f"the ledger's database did not answer: {reason}", "see to the database, then resume the study"
-            ) from error
+        patience = getattr(args[0], "patience_s", 0.0) if args else 0.0
+        deadline, pause = time.monotonic() + patience, FIRST_PAUSE_S
+        while True:
+            try:
+                return function(*args, **kwargs)
+            except UNANSWERED as error:
+                if time.monotonic() > deadline or not _is_gone(error):
+                    raise EnvironmentFault(
+                        f"the ledger's database did not answer: {_reason(error)}",
+                        "see to the database, then resume the study",
+                    ) from error
+                if pause == FIRST_PAUSE_S:
+                    logger.warning("the ledger's server does not answer; waiting for it: %s", _reason(error))
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_S)
 
     return wrapper
+
+
+def patience_for(storage: BaseStorage) -> float:
+    """How long a writer waits for this storage to come back: a server may, a file that fails will fail again."""
+    backend = _database_of(storage)
+    return PATIENCE_S if backend is not None and backend.engine.dialect.name == "postgresql" else 0.0
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether the connection is at fault, and not what was asked for."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    if not isinstance(cause, SQLAlchemyError) or getattr(cause, "connection_invalidated", False):
+        return True
+    said = str(getattr(cause, "orig", None) or cause)
+    return any(word in said for word in GONE)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what a database said; drivers put neither passwords nor URLs into it."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError | RuntimeError) and error.__cause__ else error
+    said = getattr(cause, "orig", None) or cause
+    if said.args and isinstance(said.args[0], dict):  # pg8000 gives all fields of a message of the server
+        return f"{said.args[0].get('M', said.args[0])}"
+    return next(iter(str(said).strip().splitlines()), type(said).__name__)
 
 
 def quiet_optuna() -> None:
@@ -125,16 +175,22 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def _address(url: str) -> URL:
+def _address(url: str) -> tuple[URL, dict[str, Any]]:
+    """The address, and the arguments of its driver; messages say where it was found, not what it is."""
     try:
         address = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
         raise InputError(
-            f"the ledger's address {url.rpartition('@')[2]!r} is not a database URL",
-            "write it as sqlite:////abs/ledger.db",
-        ) from error
-    # Without a driver in the URL, SQLAlchemy before 2.1 would ask for psycopg2.
-    return address.set(drivername="postgresql+psycopg") if address.drivername in {"postgresql", "postgres"} else address
+            "what STUDY_LEDGER_URL holds is not a database URL",
+            "write it as postgresql://user@host/database or sqlite:////abs/ledger.db",
+        ) from None
+    backend = address.drivername.partition("+")[0]
+    if backend not in ("sqlite", "postgresql", "postgres"):
+        raise InputError(
+            f"STUDY_LEDGER_URL names a ledger of kind {backend!r}; expected postgresql or sqlite",
+            "write it as postgresql://user@host/database, or unset it for a file in the study directory",
+        )
+    return with_driver(address) if is_server(address) else (address, {})
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
@@ -210,7 +266,3 @@ def is_on_network(path: Path, mounts: Path = MOUNTS) -> bool:
         if place.is_relative_to(folder) and len(folder.parts) >= best:
             best, kind = len(folder.parts), found
     return kind.startswith(NETWORK)
-
-
-def _shown(address: URL) -> str:
-    return address.render_as_string(hide_password=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from study.tracking.journal import Journal, Record
 from study.tracking.mirror import Mirror
-from study.tracking.server import is_permanent, reason_of
+from study.tracking.server import is_permanent, reason_of, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Delivery:
         self._journal = journal
         self._mirror = mirror
         self._cursor_path = cursor_path
-        self._target = hashlib.sha256(tracking_uri.encode()).hexdigest()
+        self._target = target_of(tracking_uri)
         self._offset, self._sequence = self._read_cursor()
         self._is_checked = False
         self._tries = 0
@@ -132,6 +132,11 @@ class Delivery:
         return 0, 0
 
 
+def target_of(tracking_uri: str) -> str:
+    """The name of a tracking store in a cursor; neither the address nor a password can be found from it."""
+    return hashlib.sha256(without_password(tracking_uri).encode()).hexdigest()
+
+
 def has_undelivered(study_dir: Path, tracking_uri: str) -> bool:
     """Whether the journal of a study holds records that MLflow at ``tracking_uri`` has not got yet."""
     journal, cursor_path = study_dir / JOURNAL_FILE, study_dir / CURSOR_FILE
@@ -139,7 +144,7 @@ def has_undelivered(study_dir: Path, tracking_uri: str) -> bool:
         return False
     try:
         cursor = json.loads(cursor_path.read_text())
-        is_same = cursor["target"] == hashlib.sha256(tracking_uri.encode()).hexdigest()
+        is_same = cursor["target"] == target_of(tracking_uri)
         return not is_same or int(cursor["offset"]) < journal.stat().st_size
     except (OSError, ValueError, KeyError, TypeError):
         return True

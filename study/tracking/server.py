@@ -93,7 +93,7 @@ def make_reader(tracking_uri: str) -> Any:
 def unreachable(tracking_uri: str, error: Exception) -> EnvironmentFault:
     """The error to raise when MLflow does not answer; a password in the URI is not shown."""
     return EnvironmentFault(
-        f"MLflow at {_without_password(tracking_uri)} cannot be used: {reason_of(error)}",
+        f"MLflow at {without_password(tracking_uri)} cannot be used: {reason_of(error)}",
         "start the server or check its address; the study's own table is in `study status`",
     )
 
@@ -101,10 +101,11 @@ def unreachable(tracking_uri: str, error: Exception) -> EnvironmentFault:
 def reason_of(error: Exception) -> str:
     """One line that says what went wrong, without passwords."""
     lines = str(error).strip().splitlines()
-    return _without_password(lines[0])[:300] if lines else type(error).__name__
+    return without_password(lines[0])[:300] if lines else type(error).__name__
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """``text`` without user and password of the addresses in it."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 

@@ -1,11 +1,14 @@
 """Notes about the study as a whole, and the lock of its driver."""
 
+import json
 import logging
 import math
 import os
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from study.errors import InputError
 from study.ledger import Ledger, lock_holder, lock_study
+from study.ledger.locking import taken_over
 from study.types import RunOutcome
 
 METRIC = "val/auroc_macro"
@@ -79,8 +83,46 @@ def test_lock_falls_with_its_process(tmp_path):
         assert lock_holder(tmp_path).pid == os.getpid()
 
 
-def test_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog):
-    """Where the file system knows no locks the study runs, with a warning."""
+def test_taking_over_from_a_dead_process_is_told(tmp_path):
+    """The line names who had the study; a study that ended in peace has none."""
+    told = []
+    with lock_study(tmp_path, tell=told.append):
+        holder = lock_holder(tmp_path)
+    assert told == []
+    (tmp_path / ".lock").write_text(json.dumps(asdict(replace(holder, pid=2**22 + 1))))
+    with lock_study(tmp_path, tell=told.append):
+        pass
+    assert told == [taken_over(tmp_path.name, replace(holder, pid=2**22 + 1))]
+
+
+def test_holder_on_another_machine_counts_by_its_signs_of_life(tmp_path):
+    """Where the kernel's locks end at one machine, a touched file stops a second driver; an old one does not."""
+    path, told = tmp_path / ".lock", []
+    path.write_text(json.dumps({"pid": 17, "host": "far-away", "since": "2026-01-02", "place": "there", "owner": "x"}))
+    assert lock_holder(tmp_path).host == "far-away"
+    with (
+        pytest.raises(InputError, match="17 on far-away since 2026-01-02, last sign of life 0 s ago"),
+        lock_study(tmp_path),
+    ):
+        pass
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    assert lock_holder(tmp_path) is None
+    with lock_study(tmp_path, tell=told.append, beat_s=0.02) as held:
+        assert "far-away" in told[0]
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        path.write_text(json.dumps(asdict(replace(held.holder, owner="y", pid=18))))
+        while not held.is_lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert json.loads(path.read_text())["pid"] == 18
+
+
+def test_file_system_without_locks_relies_on_signs_of_life(tmp_path, monkeypatch, caplog):
+    """Where the file system knows no locks the study runs with a warning, and a second driver is refused."""
 
     def refuse(*_):
         raise OSError(37, "No locks available")
@@ -88,4 +130,18 @@ def test_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog
     monkeypatch.setattr("study.ledger.lock.fcntl.flock", refuse)
     with caplog.at_level(logging.WARNING), lock_study(tmp_path):
         assert "knows no locks" in caplog.text
+        assert lock_holder(tmp_path).pid == os.getpid()
+        with pytest.raises(InputError, match=f"process {os.getpid()}"), lock_study(tmp_path):
+            pass
     assert lock_holder(tmp_path) is None
+    with lock_study(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"'])
+def test_damaged_lock_file_holds_nobody(tmp_path, content):
+    """What a kill in the middle of a write leaves does not keep a study from its next driver."""
+    (tmp_path / ".lock").write_text(content)
+    assert lock_holder(tmp_path) is None
+    with lock_study(tmp_path):
+        assert lock_holder(tmp_path).pid == os.getpid()

@@ -94,8 +94,12 @@ def test_unusable_database_is_explained_without_its_password(tmp_path, tools):
     (tmp_path / "ledger.db").write_text("this is not a database, but it is long enough to be looked at" * 20)
     with pytest.raises(EnvironmentFault, match="file is not a database"):
         Ledger.open(tools.make_url(tmp_path), config=tools.make_config())
-    for url in ("postgresql://me:geheim@127.0.0.1:9/x", "oracle+nosuch://me:geheim@127.0.0.1:9/x"):
-        with pytest.raises(EnvironmentFault) as caught:
+    for url, kind in (
+        ("postgresql://me:geheim@127.0.0.1:9/x", EnvironmentFault),
+        ("postgresql+nosuch://me:geheim@127.0.0.1:9/x", EnvironmentFault),
+        ("oracle://me:geheim@127.0.0.1:9/x", InputError),
+    ):
+        with pytest.raises(kind) as caught:
             Ledger.open(url, config=tools.make_config())
         assert "geheim" not in str(caught.value)
         assert "geheim" not in json.dumps([str(part) for part in caught.value.args])

@@ -1,0 +1,88 @@
+"""Servers that tests start as processes of their own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+PASSWORD = "geheim-7-Zaunkoenig"
+
+
+def free_port():
+    """A port that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class PostgresServer:
+    """A PostgreSQL server in a temporary directory, with a user ``me`` and a password.
+
+    It refuses to run as root, so it runs as nobody then. Tests that need it are skipped where it is not installed.
+    """
+
+    def __init__(self):
+        missing = [name for name in ("initdb", "postgres") if not shutil.which(name)]
+        if missing:
+            pytest.skip(f"no PostgreSQL server on this machine: {' and '.join(missing)} not found")
+        self.programs = Path(shutil.which("postgres")).resolve().parent
+        self.home = Path(tempfile.mkdtemp(prefix="ledger-pg-"))
+        self.port = free_port()
+        self.url = f"postgresql://me:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        self.process = None
+        self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+        (self.home / "password").write_text(PASSWORD)
+        if self._as_user:
+            for path in (self.home, self.home / "password"):
+                shutil.chown(path, "nobody", "nogroup")
+        words = ["-D", self.home / "data", "-U", "me", "-N", "-A", "scram-sha-256", "--pwfile", self.home / "password"]
+        self._run(self.programs / "initdb", *words)
+
+    def start(self):
+        """Start it, and wait until it answers."""
+        words = ["-D", self.home / "data", "-p", str(self.port), "-k", self.home, "-h", "127.0.0.1", "-F"]
+        log = (self.home / "log").open("ab")
+        self.process = subprocess.Popen(
+            [*self._as_user, self.programs / "postgres", *words], cwd=self.home, stdout=log, stderr=log
+        )
+        for _ in range(600):
+            if self.answers():
+                return
+            assert self.process.poll() is None, (self.home / "log").read_text()
+            time.sleep(0.05)
+        raise AssertionError("the PostgreSQL server does not start")
+
+    def answers(self):
+        """Whether a client can log in."""
+        import pg8000.native
+
+        try:
+            pg8000.native.Connection(
+                "me", host="127.0.0.1", port=self.port, password=PASSWORD, database="postgres", timeout=5
+            ).close()
+        except (pg8000.native.InterfaceError, pg8000.native.DatabaseError, OSError):
+            return False
+        return True
+
+    def stop(self, sig=signal.SIGINT):
+        """A "fast" shutdown by default; SIGTERM would wait for the clients. SIGKILL is a crash."""
+        if self.process is not None:
+            self.process.send_signal(sig)
+            self.process.wait()
+            self.process = None
+
+    def remove(self):
+        """Stop it, and delete what it has written."""
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _run(self, *words):
+        options = {"cwd": self.home, "capture_output": True, "text": True}
+        done = subprocess.run([*self._as_user, *words], check=False, **options)
+        assert done.returncode == 0, done.stderr
