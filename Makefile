@@ -14,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
+QUICK := tests/unit tests/contracts tests/test_*.py
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench clean
@@ -51,10 +52,10 @@ floors: setup  ## Imports only go down
 	$(BIN)/lint-imports --no-logo
 
 unit: setup  ## Quick tests: no Ray, no whole studies
-	$(PYTEST) -q -m "not ray and not e2e and not gpu and not long"
+	$(PYTEST) -q -m "not gpu and not long" $(QUICK)
 
 cluster: setup  ## Tests on a local Ray cluster, and those of real files
-	$(PYTEST) -q -m "(ray or (e2e and data)) and not long"
+	$(PYTEST) -q -m "(ray or (e2e and data)) and not long" tests/ray tests/e2e
 
 studies: setup  ## Whole studies through the command line
 	$(PYTEST) -q -m "e2e and not data and not long" tests/e2e
@@ -66,7 +67,7 @@ long-studies: setup
 	$(PYTEST) -q -m "long and e2e" tests/e2e
 
 long-rest: setup
-	$(PYTEST) -q -m "long and not e2e and not gpu"
+	$(PYTEST) -q -m "long and not gpu" $(QUICK) tests/ray
 
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py

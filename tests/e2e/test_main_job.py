@@ -279,6 +279,7 @@ class TestBestYaml:
         assert config.model_dump(exclude=kept) == wanted.model_dump(exclude=kept)
         assert config.train.epochs == wanted.train.epochs
 
+    @pytest.mark.long
     def test_trains_that_configuration(self, cli, best_yaml, best_json):
         """Running it trains one trial, which ends with the very metrics that the search found."""
         (cli.folder / "best.yaml").write_text(best_yaml)

@@ -96,6 +96,7 @@ def mlflow_seen(database: Path):
     return runs, points
 
 
+@pytest.mark.long
 def test_a_larger_budget_and_a_second_driver(finished, here):
     """Resume with more trials adds trials and changes none; meanwhile a second driver is told who is at work."""
     shutil.copytree(finished.cli.folder, here.folder, dirs_exist_ok=True)
@@ -124,6 +125,7 @@ def test_a_larger_budget_and_a_second_driver(finished, here):
     assert len(points) == len(set(points))
 
 
+@pytest.mark.long
 def test_every_trial_fails(cli, small_file):
     """A study that cannot be trained ends with 1 and the reason, in two lines; looking at it says the same."""
     wild = ["search=null", "confirm=null", "optim.lr=1.0e+30", "optim.clip_norm=null", "study=wild"]

@@ -76,7 +76,7 @@ def test_three_kills_change_nothing(cli, small_file, finished):
     assert "done" in again.stderr
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_polite_stop_saves_and_says_how_to_resume(cli, small_file, sig):
     """Ctrl-C and SIGTERM end with 130, a checkpoint of the running run, and the line that resumes."""
     name = f"stop-{sig.name.lower()}"

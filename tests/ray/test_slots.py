@@ -157,6 +157,7 @@ def test_a_fault_of_one_run_costs_that_run(pool, config, tmp_path, make_dataset)
     assert ends["2-s0"].state == "complete"
 
 
+@pytest.mark.long
 def test_an_interrupted_run_saves_and_a_closed_pool_leaves_nothing_behind(cluster, config, tmp_path):
     """An interrupt ends the run as waiting, with a checkpoint; then no actor, placement group or CPU stays taken."""
     # Placement groups of the module's pool are still there; this pool may add none that outlives it.
@@ -230,6 +231,7 @@ def narrow_loop(config):
     worker.slot_loop(config)
 
 
+@pytest.mark.long
 def test_a_run_without_memory_goes_on_in_smaller_parts(cluster, config, tmp_path, monkeypatch):
     """A lack of memory costs the run or the worker, is tried more than once again, or is not told."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -62,7 +62,7 @@ class Occupant:
         return ray.get_runtime_context().get_node_id()
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_blocks_that_another_node_loads_arrive_in_order(second_node, tiny_dataset, world_size):
     """With no CPU free on this node every block comes over the network; digests and pictures are the plan's."""
     home = ray.get_runtime_context().get_node_id()

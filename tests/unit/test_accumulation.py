@@ -201,6 +201,7 @@ def on_ranks(rank, store, directory):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 def test_two_ranks_accumulate_thaw_and_stop_together(tmp_path):
     """Ranks do not exchange the gradients of some part or after thawing, or one trains on after the other's NaN."""
     mp.spawn(on_ranks, args=(tmp_path / "store", tmp_path), nprocs=RANKS)

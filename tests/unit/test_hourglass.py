@@ -150,6 +150,7 @@ def test_dropout_acts_on_the_features_while_training():
             assert torch.equal(model(images), model(images)) == (rate == 0)
 
 
+@pytest.mark.long
 def test_it_learns_to_draw_and_to_tell():
     """Neither the reconstruction nor the classes get better on four pictures."""
     torch.manual_seed(0)

@@ -86,6 +86,7 @@ def test_shapes(num_outputs, in_channels):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "in_channels", "size", "parameters"),
     [

@@ -85,6 +85,7 @@ def test_lost_shard_is_made_again(config, watch):
     assert open_dataset(config.prepared).fingerprint == fingerprint
 
 
+@pytest.mark.long
 def test_files_that_kill_or_eat_memory_cost_one_file_each(table_config, tmp_path, monkeypatch):
     """Three killers in one block and a memory hog in another lose these four; no other file, nor the job, suffers."""
     table = pd.read_csv(tmp_path / "list.csv")

@@ -68,6 +68,7 @@ def test_remote_dataset_is_the_local_one(remote, table_config, tmp_path):
     assert key.read_bytes() not in written
 
 
+@pytest.mark.long
 def test_second_run_and_new_files(remote, watch, tmp_path):
     """Preparing again reads nothing; a new file is read alone, into a shard of its own."""
     table = pd.read_csv(tmp_path / "list.csv")
@@ -84,6 +85,7 @@ def test_second_run_and_new_files(remote, watch, tmp_path):
     assert shards < _names(remote)
 
 
+@pytest.mark.long
 def test_interrupted_preparation_goes_on(remote, watch, monkeypatch):
     """After an interruption finished blocks stay, readers find no dataset, and the next run reads only the rest."""
     monkeypatch.setattr(preparing_run, "BLOCK_FILES", 4)
@@ -152,6 +154,7 @@ def test_lock_of_a_dead_process_of_this_machine_is_void(remote, monkeypatch):
         assert files.is_file(files.join(layout.staging, "lock.json"))
 
 
+@pytest.mark.long
 def test_foreign_objects_are_never_removed(remote, s3):
     """A place that holds something else is refused; and what a user adds to a dataset stays."""
     files.write_bytes(s3("prepared/set/thesis.txt"), b"years of work")
@@ -164,6 +167,7 @@ def test_foreign_objects_are_never_removed(remote, s3):
     assert files.read_bytes(s3("prepared/set/thesis.txt")) == b"years of work"
 
 
+@pytest.mark.long
 def test_shards_are_fetched_once(remote, tmp_path, monkeypatch):
     """All processes of a machine share one copy of a shard; a damaged copy is fetched anew."""
     prepare_dataset(remote)
@@ -194,6 +198,7 @@ def test_shards_are_fetched_once(remote, tmp_path, monkeypatch):
     assert int(_pixels(remote).astype(np.int64).sum()) == expected
 
 
+@pytest.mark.long
 def test_object_that_changed_is_refused(remote):
     """An object that is not what dataset.json says is refused by name, without the credentials."""
     prepare_dataset(remote)
@@ -219,6 +224,7 @@ def test_bucket_that_does_not_exist_is_told(remote, s3):
     assert not [secret for secret in SECRETS if secret in f"{caught.value}{caught.value.__cause__}"]
 
 
+@pytest.mark.long
 def test_manifest_of_a_remote_dataset(remote):
     """The table of all rows can be read from the store, dropped ones too."""
     prepare_dataset(remote)

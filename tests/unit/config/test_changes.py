@@ -179,6 +179,7 @@ OPTIM = {"lr": st.floats(1e-300, 1e300), "weight_decay": st.floats(0, 1e9), "cli
 RESOURCES = {"concurrent": st.just("auto") | st.integers(1, 99), "gpus_per_worker": st.floats(0, 8)}
 
 
+@pytest.mark.long
 @given(
     st.data(),
     st.builds(

@@ -152,6 +152,7 @@ def twins() -> set[str]:
 TWINS = twins() | {f"loss.{name}" for name in ("eta", "beta", "tau", "kind", "link")}
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_single_slip_is_understood(data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def test_a_search_that_dies_goes_on_alike(tmp_path, tools, algorithm):
     assert len(params_of(calm)) == (9 if algorithm == "grid" else 11)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["tpe", "cmaes", "gp", "nsga2"])
 def test_better_than_random(tmp_path, tools, algorithm):
     """An algorithm that learns does not get nearer to the best point than its own first trials."""
@@ -199,6 +200,7 @@ def test_several_metrics_and_constraints(tmp_path, tools):
             Ledger.open(url, config=tools.make_config(trials=12, space=NUMBERS))
 
 
+@pytest.mark.long
 def test_constraints_steer_the_search(tmp_path, tools):
     """TPE does not learn which trials miss a bound."""
     space = {"model.drop_rate": {"float": [0.0, 0.5]}, "optim.lr": NUMBERS["optim.lr"]}

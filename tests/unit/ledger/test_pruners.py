@@ -120,7 +120,14 @@ def test_hyperband_compares_inside_a_bracket():
         assert not any(pruner.prune(others, trial_of([0.1] * n, number)) for n in range(1, 5))
 
 
-@pytest.mark.parametrize("name", [name for name in PRUNERS if name not in ("none", "wilcoxon")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "successive_halving" else pytest.param(name, marks=pytest.mark.long)
+        for name in PRUNERS
+        if name not in ("none", "wilcoxon")
+    ],
+)
 def test_decisions_survive_restarts(tmp_path, tools, name):
     """A search whose ledger is opened anew after every epoch stops other trials, or at other epochs."""
     pruner = PrunerConfig(name=name, startup_trials=2, patience=1, min_delta=0.05, lower=0.55)

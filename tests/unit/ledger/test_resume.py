@@ -32,6 +32,7 @@ while (trial := ledger.next_trial()) is not None:
 """
 
 
+@pytest.mark.long
 def test_kill_at_every_write_changes_nothing(tmp_path, killer, tools):
     """A process that dies at any one of its writes leaves a search that ends exactly like the whole one.
 

@@ -78,6 +78,7 @@ def snapshot(client, name):
     return found
 
 
+@pytest.mark.long
 def test_kill_after_any_call_of_mlflow_doubles_nothing(study_dir, tools, monkeypatch, tmp_path):
     """A process that dies right after any one call of MLflow, before its cursor moves, doubles no run and no point."""
     client = DyingClient(make_client(default_uri(study_dir)))

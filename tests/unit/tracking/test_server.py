@@ -52,6 +52,7 @@ def wait_for(uri, seconds=120):
             time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_server_that_comes_late(tmp_path, server, tools, capfd):
     """What was told before the server came and while it ran is there once, with its files, and nothing is printed."""
     uri, start = server
