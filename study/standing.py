@@ -28,17 +28,22 @@ class Candidate:
 
 
 def choose_candidates(config: StudyConfig, rows: Sequence[TrialRow]) -> list[Candidate]:
-    """The best complete trials, then the baseline when the study file asks for it and searches anything."""
+    """The best complete trials, then the baseline when the study file asks for it and searches anything.
+
+    A trial with the baseline's very configuration is not confirmed beside it.
+    """
     if config.confirm is None:
         return []
     complete = ranked_complete(rows, mode=config.mode, modes=[mode_of(metric) for metric in config.metrics])
-    chosen = [
-        Candidate(trial=row.trial, params=row.params, config=apply_params(config, row.params))
-        for row in complete[: config.confirm.top]
-    ]
-    if chosen and config.search and config.confirm.baseline:
-        chosen.append(Candidate(trial=BASELINE, params={}, config=config))
-    return chosen
+    has_baseline = bool(complete and config.search and config.confirm.baseline)
+    chosen: list[Candidate] = []
+    for row in complete:
+        if len(chosen) == config.confirm.top:
+            break
+        own = apply_params(config, row.params)
+        if not (has_baseline and own == config):
+            chosen.append(Candidate(trial=row.trial, params=row.params, config=own))
+    return [*chosen, Candidate(trial=BASELINE, params={}, config=config)] if has_baseline else chosen
 
 
 def ranked_complete(rows: Sequence[TrialRow], *, mode: str, modes: Sequence[str] = ()) -> list[TrialRow]:
