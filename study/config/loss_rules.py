@@ -132,4 +132,6 @@ def _values(node: SpaceNode) -> list[Any]:
 def _providers(path: str, view: View) -> list[SpaceNode]:
     """The searched parameters that give a value to a path."""
     raw = view.get("search.space")
-    return providers(path, check_space(raw)[0].nodes) if isinstance(raw, Mapping) else []
+    if not isinstance(raw, Mapping):
+        return []
+    return providers(path, view.once("space", lambda: check_space(raw)[0].nodes))

@@ -1,5 +1,6 @@
 """Where things stand in the schema: fields by dotted path, their bounds in words, all paths that can be set."""
 
+import functools
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def find(path: str, raw: Any) -> Place | None:
     return place
 
 
+@functools.cache
 def settable_paths() -> tuple[str, ...]:
     """Dotted path of every value of a study file in schema order; lists and the search space count as one value."""
     return tuple(_leaves(root(None), ""))

@@ -1,18 +1,26 @@
 """What rules read: the file's plain values by dotted path, without the places that are faulty on their own."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class View:
     """Values by dotted path; ``overlay`` replaces values (a searched parameter, for example)."""
 
     def __init__(
-        self, tree: Mapping[str, Any], broken: Collection[str] = (), *, overlay: Mapping[str, Any] | None = None
+        self,
+        tree: Mapping[str, Any],
+        broken: Collection[str] = (),
+        *,
+        overlay: Mapping[str, Any] | None = None,
+        made: dict[str, Any] | None = None,
     ) -> None:
         self._tree = tree
         self._broken = broken
         self._overlay = dict(overlay or {})
+        self._made: dict[str, Any] = {} if made is None else made
 
     def get(self, path: str) -> Any:
         """The value; None where it is absent, null, or faulty itself or as a whole."""
@@ -54,4 +62,15 @@ class View:
 
     def replaced(self, values: Mapping[str, Any]) -> "View":
         """The same view with other values at some paths."""
-        return View(self._tree, self._broken, overlay={**self._overlay, **values})
+        made = self._made if "search" not in {path.partition(".")[0] for path in values} else None
+        return View(self._tree, self._broken, overlay={**self._overlay, **values}, made=made)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for this view and those that other values replace in it.
+
+        For what follows from ``search`` alone, which is read for every value of a search space.
+        """
+        if name not in self._made:
+            self._made[name] = make()
+        found: T = self._made[name]
+        return found
