@@ -18,8 +18,8 @@ from study.errors import ConfigError, EnvironmentFault, InputError, InterruptedS
 
 COMMON = {"--storage", "--debug", "--help"}
 SURFACE = {
-    "prepare": ["[FILE]", "--dry-run", "--preview", "--plan", "--set"],
-    "run": ["FILE", "--dry-run", "--set"],
+    "prepare": ["[FILE]", "--dry-run", "--preview", "--plan", "--scale", "--set"],
+    "run": ["FILE", "--dry-run", "--scale", "--set"],
     "resume": ["NAME", "--trials", "--space", "--set"],
     "submit": None,
     "status": ["NAME", "--json"],
@@ -32,7 +32,7 @@ SURFACE = {
     "explain": None,
     "report": ["WHAT", "--out"],
     "export": None,
-    "doctor": ["[FILE]", "--set"],
+    "doctor": ["[FILE]", "--scale", "--set"],
     "list": [],
     "compare": None,
 }

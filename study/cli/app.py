@@ -14,6 +14,7 @@ Examples:
   study doctor search_spaces/quickstart.yaml      is everything here that the study needs?
   study run search_spaces/quickstart.yaml         prepare, search, confirm
   study run my.yaml --set search.trials=40        the same file, a larger budget
+  study run search_spaces/periodic/two_segments.yaml --scale small    a paper's experiment on phantoms, in minutes
   study resume quickstart                         go on where it stopped
   study best quickstart --yaml > best.yaml        the best configuration as a study file
   study status quickstart --json                  where it stands, for scripts
@@ -50,6 +51,12 @@ Storage = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a value of the study file; repeatable.")
 ]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        "--scale", metavar="NAME", help="Take the values of one of the file's scales; small runs on any machine."
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show tracebacks.", callback=_remember_debug, is_eager=True, show_default=False)
 ]
@@ -68,6 +75,7 @@ def prepare(
         bool, typer.Option("--preview", help="Then write a contact sheet of each augmentation policy.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Then show what the sampler's batches hold.")] = False,
+    scale: Scale = None,
     overrides: Overrides = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
@@ -75,7 +83,7 @@ def prepare(
     """Make the dataset of a study file: crop, scale, pseudonymise, split; what exists is kept."""
     from study.cli.preparing import prepare_file
 
-    prepare_file(file, overrides=overrides or (), dry_run=dry_run, preview=preview, plan=plan)
+    prepare_file(file, scale=scale, overrides=overrides or (), dry_run=dry_run, preview=preview, plan=plan)
 
 
 @app.command()
@@ -85,6 +93,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the space, ten configurations and the cost; start nothing.")
     ] = False,
+    scale: Scale = None,
     overrides: Overrides = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
@@ -94,9 +103,9 @@ def run(
     from study.cli.running import run_file
 
     if dry_run:
-        show_dry_run(file, storage=storage, overrides=overrides or ())
+        show_dry_run(file, storage=storage, overrides=overrides or (), scale=scale)
     else:
-        run_file(file, storage=storage, overrides=overrides or ())
+        run_file(file, storage=storage, overrides=overrides or (), scale=scale)
 
 
 @app.command()
@@ -192,6 +201,7 @@ def logs(
 def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = None,
     *,
+    scale: Scale = None,
     overrides: Overrides = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
@@ -199,7 +209,7 @@ def doctor(
     """Check this machine, its services and, when named, a study file with its data; every fault with its fix."""
     from study.cli.showing import show_doctor
 
-    raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or ()))
+    raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or (), scale=scale))
 
 
 def _not_yet(verb: str) -> NoReturn:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SAMPLES: Final = 10
 
 
-def show_dry_run(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
-    """Print the space as a tree, its size, ten configurations and what the search costs.
+def show_dry_run(file: Path, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> None:
+    """Print the space as a tree, its size, ten configurations, what the search costs, and which data are not there.
 
     Raises:
         ConfigError: the study file has faults.
@@ -29,7 +29,7 @@ def show_dry_run(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
     from study.ledger.estimate import first_configurations
     from study.space import count
 
-    config = load_config(file, overrides)
+    config = load_config(file, overrides, scale=scale)
     if config.search is None:
         raise InputError(f"{file}: the file searches nothing", "add a search section, or run it as it is")
     for warning in config_warnings(config):
@@ -40,6 +40,8 @@ def show_dry_run(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
     width = max(80, min(160, shutil.get_terminal_size((120, 24)).columns))
     cost = _cost_lines(config, storage=storage, epochs=sum(epochs) / len(epochs))
     typer.echo(dry_run_text(space, size=count(space), samples=samples, cost=cost, width=width), err=True)
+    for line in _missing_data(config):
+        typer.echo(line, err=True)
 
 
 def _cost_lines(config: "StudyConfig", *, storage: str, epochs: float) -> list[str]:
@@ -75,6 +77,23 @@ def _cost_lines(config: "StudyConfig", *, storage: str, epochs: float) -> list[s
         runs = (config.confirm.top + config.confirm.baseline) * len(config.confirm.seeds)
         lines.append(f"      {duration(runs * seconds / slots)} for the confirmation: at most {runs} runs")
     return lines
+
+
+def _missing_data(config: "StudyConfig") -> list[str]:
+    """Sources that cannot be read here, and how to say where they lie; empty when all can, or the data are prepared."""
+    from study.data.shards import open_dataset
+    from study.distributed.preflight import data_faults
+
+    try:
+        open_dataset(config.data.prepared)
+    except StudyError:
+        faults = data_faults(config.data)
+    else:
+        return []
+    if not faults:
+        return []
+    lines = ["", "Data that a run needs and that are not here:"]
+    return [*lines, *(f"  {fault.path}: {fault.message}" for fault in faults)]
 
 
 def _limits_text(config: "StudyConfig") -> str:

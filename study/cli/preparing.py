@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 
-def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview: bool, plan: bool) -> None:
+def prepare_file(
+    file: Path, *, overrides: Sequence[str], dry_run: bool, preview: bool, plan: bool, scale: str | None = None
+) -> None:
     """Make the dataset of a study file, or with ``dry_run`` only count what it would hold.
 
     Then, with ``preview``, contact sheets of the augmentation policies are written beside the dataset, and with
@@ -27,20 +29,20 @@ def prepare_file(file: Path, *, overrides: Sequence[str], dry_run: bool, preview
     from study.config import check_study_file, raise_faults
     from study.distributed.preflight import data_faults
 
-    partial, faults = check_study_file(file, overrides)
+    partial, faults = check_study_file(file, overrides, scale=scale)
     raise_faults(file, [*faults, *(data_faults(partial.data) if partial.data else [])])
     assert partial.config is not None  # noqa: S101 - no faults, so there is one
     if dry_run:
         typer.echo(planned_text(partial.config), err=True)
         return
-    _prepare(partial.config, file)
+    _prepare(partial.config, f"{file} --scale {scale}" if scale else str(file))
     if preview:
         typer.echo(f"\n{preview_text(partial.config)}", err=True)
     if plan:
         typer.echo(f"\n{plan_text(partial.config)}", err=True)
 
 
-def _prepare(config: "StudyConfig", file: Path) -> None:
+def _prepare(config: "StudyConfig", file: str) -> None:
     from study.console import Board, make_view, quiet_terminal, run_until_done
     from study.data.files import shown
     from study.distributed.preparing import plan_preparation

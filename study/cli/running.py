@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from study.types import StudyResult
 
 
-def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
+def run_file(file: Path, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> None:
     """Run a study file; an existing study of the same name and configuration goes on.
 
     Raises:
@@ -42,17 +42,17 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str]) -> None:
     """
     from study.config import check_study_file, load_config
 
-    partial, _ = check_study_file(file, overrides)
+    partial, _ = check_study_file(file, overrides, scale=scale)
     directory = storage_root(storage) / (partial.study or "")
     is_known = partial.config is not None and (directory / STUDY_FILE).exists()
     if is_known and known_rows(stored_config(directory), directory):
-        config = load_config(file, overrides)
+        config = load_config(file, overrides, scale=scale)
         stored = stored_config(directory)
         check_same_study(stored, config, storage=storage)
         if config.confirm is None and stored.confirm is not None:  # `confirm NAME` has added one since
             config = config.model_copy(update={"confirm": stored.confirm})
     else:
-        config = _checked(file, overrides, storage=storage)
+        config = _checked(file, overrides, storage=storage, scale=scale)
     _run(config, storage_root(storage) / config.study, storage=storage)
 
 
@@ -98,13 +98,13 @@ def confirm_study(name: str, *, storage: str) -> None:
     _run(config, directory, storage=storage)
 
 
-def _checked(file: Path, overrides: Sequence[str], *, storage: str) -> "StudyConfig":
+def _checked(file: Path, overrides: Sequence[str], *, storage: str, scale: str | None) -> "StudyConfig":
     """The study file, after all its faults, alone and against data and machine, could be told at once."""
     from study.config import check_study_file, load_config, raise_faults
     from study.distributed.cluster import expected_capacity
     from study.distributed.preflight import check_world
 
-    partial, faults = check_study_file(file, overrides)
+    partial, faults = check_study_file(file, overrides, scale=scale)
     faults += check_world(partial, available=expected_capacity())
     if partial.pseudo is not None:
         from study.distributed.teacher import teacher_faults
@@ -118,7 +118,7 @@ def _checked(file: Path, overrides: Sequence[str], *, storage: str) -> "StudyCon
         warnings += teacher_advice(partial.pseudo, partial.config, storage=storage_root(storage))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    return load_config(file, overrides)
+    return load_config(file, overrides, scale=scale)
 
 
 def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:

@@ -123,11 +123,11 @@ def show_logs(name: str, *, storage: str, lines: int) -> None:
             typer.echo(line, nl=False)
 
 
-def show_doctor(file: Path | None, *, storage: str, overrides: Sequence[str]) -> int:
+def show_doctor(file: Path | None, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> int:
     """All findings as a table; returns the exit code."""
     from study.doctor import examine, exit_code, findings_table
 
-    findings = examine(storage=storage_root(storage), file=file, overrides=overrides)
+    findings = examine(storage=storage_root(storage), file=file, overrides=overrides, scale=scale)
     typer.echo(findings_table(findings, width=table_width()), err=True)
     return exit_code(findings)
 

@@ -34,7 +34,7 @@ def in_file_order(faults: Sequence[Fault], places: Mapping[str, tuple[int, int]]
 
     def line(fault: Fault) -> tuple[int, int]:
         path = fault.path
-        if path.startswith("--set"):
+        if path.startswith("--"):
             return (1 << 30, 0)
         while path and path not in places:
             path = path.rpartition(".")[0]
@@ -53,6 +53,7 @@ def unknown_key(path: str, raw: Any) -> str:
     above, _, key = path.rpartition(".")
     parent = find(above, raw) if above else root(raw)
     siblings = parent.keys if parent is not None else ()
+    siblings = siblings if above else (*siblings, "scales")
     guess = nearest(key, siblings)
     if guess is not None:
         return f"unknown key; did you mean {guess!r}?"

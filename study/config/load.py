@@ -1,5 +1,6 @@
 """Reading a study file: text, overrides, environment, schema, rules, search space; every fault at once."""
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from study.config.losses import LossConfig
 from study.config.overrides import apply_overrides
 from study.config.paths import with_defaults
 from study.config.rules import View, advice, rule_faults
+from study.config.scales import asked_faults, is_set, scaled, seen_from, take_scales
 from study.config.schema import (
     AugmentConfig,
     ConfirmConfig,
@@ -71,13 +73,13 @@ class PartialStudy:
     resources: ResourcesConfig | None = None
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
-    """The study file with its ``--set`` overrides, checked as a whole.
+def load_config(path: Path | str, overrides: Sequence[str] = (), *, scale: str | None = None) -> StudyConfig:
+    """The study file, at one of its scales where one is named, with its ``--set`` overrides, checked as a whole.
 
     Raises:
         ConfigError: the file cannot be read, or has faults; all of them at once, in file order.
     """
-    partial, faults = check_study_file(path, overrides)
+    partial, faults = check_study_file(path, overrides, scale=scale)
     raise_faults(path, faults)
     if partial.config is None:
         raise ConfigError(f"{path}: no study could be read", "start from a file of search_spaces/")
@@ -85,12 +87,16 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def check_study_file(
-    path: Path | str, overrides: Sequence[str] = (), *, environ: Mapping[str, str] | None = None
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    scale: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[PartialStudy, list[Fault]]:
     """All faults of a study file in file order, and every section that is valid on its own.
 
-    ``overrides`` are texts ``path=value``, the value in YAML, the last one of a path counts; ``environ`` defaults to
-    the variables of the process.
+    ``overrides`` are texts ``path=value``, the value in YAML, the last one of a path counts; they come after the values
+    of ``scale``. The file's other scales are checked, too. ``environ`` defaults to the variables of the process.
 
     Raises:
         ConfigError: the file is missing, too large, not YAML, or not a mapping.
@@ -99,9 +105,20 @@ def check_study_file(
     if not isinstance(document.value, dict):
         found = "empty" if document.value is None else show(document.value)
         raise ConfigError(f"{path}: {found}: expected a mapping with study and data", "start from search_spaces/")
-    set_faults = apply_overrides(document, overrides)
-    env_faults = list(_expand(document.value, "", os.environ if environ is None else environ))
-    partial, faults = check_raw(document.value, [*document.faults, *set_faults, *env_faults])
+    variables = os.environ if environ is None else environ
+    base: dict[str, Any] = document.value
+    scales, faults = take_scales(base)
+    faults = [*document.faults, *faults, *asked_faults(scale, scales, is_broken=bool(faults))]
+    for name, values in scales.items():
+        if name != scale:
+            faults += _other_scale_faults(base, name, values, environ=variables)
+    values = scales.get(scale or "", {})
+    if values:
+        document.value, scale_faults = scaled(base, str(scale), values)
+        faults += scale_faults
+    faults += apply_overrides(document, overrides)
+    partial, faults = check_raw(document.value, [*faults, *_expand(document.value, "", variables)])
+    faults = [seen_from(str(scale), values, fault) if is_set(fault, values, overrides) else fault for fault in faults]
     return replace(partial, places=document.places), in_file_order(faults, document.places)
 
 
@@ -136,6 +153,27 @@ def config_warnings(config: StudyConfig) -> list[str]:
     """Sentences about settings that work but hardly mean what they say (class weights beside a balancing sampler)."""
     view = View(config.model_dump(mode="json"))
     return [*advice(view), *(space_advice(config.search.space, view) if config.search else ())]
+
+
+def _other_scale_faults(
+    base: Mapping[str, Any], name: str, values: Mapping[str, Any], *, environ: Mapping[str, str]
+) -> list[Fault]:
+    """Faults that the file has at a scale that nobody asked for, and does not have without it.
+
+    Its environment variables need not be set.
+    """
+    at_scale, faults = scaled(base, name, values)
+    there = _faults_with_any_variable(at_scale, environ)
+    known = _faults_with_any_variable(copy.deepcopy(dict(base)), environ) if there else []
+    found = [seen_from(name, values, fault) for fault in there if is_set(fault, values) or fault not in known]
+    return [*faults, *(fault for fault in found if not any(fault.path == other.path for other in faults))]
+
+
+def _faults_with_any_variable(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Fault]:
+    named = dict.fromkeys(VARIABLE.findall(str(raw)), "unset")
+    return check_raw(raw, list(_expand(raw, "", {**named, **{key: value for key, value in environ.items() if value}})))[
+        1
+    ]
 
 
 def _read_text(path: Path) -> str:

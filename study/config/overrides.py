@@ -36,7 +36,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Fault]
         if parsed.faults:
             faults += [Fault(f"--set {path}", fault.message) for fault in parsed.faults]
             continue
-        message = _write(document.value, path, parsed.value)
+        message = write_value(document.value, path, parsed.value)
         if message:
             faults.append(Fault(f"--set {path}", message))
     return faults
@@ -51,8 +51,11 @@ def carried_over(loss: dict[str, Any], name: str) -> dict[str, Any]:
     return {"name": name, **kept}
 
 
-def _write(raw: dict[str, Any], path: str, value: Any) -> str | None:
-    """Set one value in plain data; a message when the path does not lead anywhere."""
+def write_value(raw: dict[str, Any], path: str, value: Any) -> str | None:
+    """Set one value in plain data; a message when the path does not lead anywhere.
+
+    Another ``loss.name`` leaves behind the parameters that the new loss does not have or take.
+    """
     if find_settable(path, raw) is None:
         return f"unknown path{path_hint(path, known_paths(raw))}"
     loss = raw.get("loss")

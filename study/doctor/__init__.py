@@ -19,11 +19,13 @@ from study.doctor.studyfile import check_file
 __all__ = ["Finding", "examine", "exit_code", "findings_table"]
 
 
-def examine(*, storage: Path, file: Path | None = None, overrides: Sequence[str] = ()) -> list[Finding]:
+def examine(
+    *, storage: Path, file: Path | None = None, overrides: Sequence[str] = (), scale: str | None = None
+) -> list[Finding]:
     """All checks, in the order in which they are best read; nothing is changed, nothing is started.
 
-    ``storage`` is where studies live; ``file`` a study file, checked with its data and against this machine. Addresses
-    come from ``RAY_ADDRESS``, ``STUDY_LEDGER_URL`` and ``MLFLOW_TRACKING_URI``.
+    ``storage`` is where studies live; ``file`` a study file, at a ``scale`` of it, checked with its data and against
+    this machine. Addresses come from ``RAY_ADDRESS``, ``STUDY_LEDGER_URL`` and ``MLFLOW_TRACKING_URI``.
     """
     cluster = check_ray_address(os.environ.get("RAY_ADDRESS"))
     services = [
@@ -42,5 +44,5 @@ def examine(*, storage: Path, file: Path | None = None, overrides: Sequence[str]
     findings = [*machine, *check_libraries(), *(finding for finding in services if finding is not None)]
     if file is not None:
         is_cluster_up = cluster is None or cluster.state == "ok"
-        findings += check_file(file, overrides, is_cluster_up=is_cluster_up, storage=storage)
+        findings += check_file(file, overrides, scale=scale, is_cluster_up=is_cluster_up, storage=storage)
     return findings

@@ -15,7 +15,12 @@ AREA = "file"
 
 
 def check_file(
-    file: Path, overrides: Sequence[str] = (), *, is_cluster_up: bool = True, storage: Path = Path("studies")
+    file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    scale: str | None = None,
+    is_cluster_up: bool = True,
+    storage: Path = Path("studies"),
 ) -> list[Finding]:
     """Every fault of the file, alone and against the world, and what its data hold; tables are read, pixels never.
 
@@ -25,7 +30,7 @@ def check_file(
     from study.config import check_study_file
 
     try:
-        partial, faults = check_study_file(file, overrides)
+        partial, faults = check_study_file(file, overrides, scale=scale)
     except StudyError as error:
         return [Finding(area=AREA, state="missing", text=error.message, fix=error.fix, is_input=True)]
     findings = [_fault_finding(fault) for fault in [*faults, *_world_faults(partial, is_cluster_up=is_cluster_up)]]
