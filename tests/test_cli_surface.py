@@ -22,7 +22,7 @@ SURFACE = {
     "run": ["FILE", "--dry-run", "--scale", "--set"],
     "resume": ["NAME", "--trials", "--space", "--set"],
     "submit": None,
-    "status": ["NAME", "--json"],
+    "status": ["NAME", "--watch", "--json"],
     "stop": None,
     "logs": ["NAME", "--lines", "-n"],
     "best": ["NAME", "--top", "--json", "--yaml", "--where", "--per-cost", "--why"],
@@ -33,7 +33,7 @@ SURFACE = {
     "report": ["WHAT", "--out"],
     "export": None,
     "doctor": ["[FILE]", "--scale", "--set"],
-    "list": [],
+    "list": ["--json"],
     "compare": None,
 }
 LATER = sorted(verb for verb, arguments in SURFACE.items() if arguments is None)
@@ -256,7 +256,10 @@ class TestOutput:
         """JSON stands alone on standard output, with the promised keys."""
         write_study(tmp_path)
         done = call("status", "tiny", "--json", "--storage", str(tmp_path / "studies"))
-        assert json.loads(done.stdout) == {"study": "tiny", "state": "new", "trials": {}, "running": [], "best": None}
+        promised = {"study": "tiny", "state": "new", "trials": {}, "running": [], "best": None}
+        found = json.loads(done.stdout)
+        assert {key: found[key] for key in promised} == promised
+        assert (found["trials_planned"], found["driver"], found["stage"], found["runs"]) == (4, None, None, [])
 
     def test_best_of_a_new_study(self, tmp_path):
         """No trial gives an empty list, and no study file."""
@@ -274,7 +277,8 @@ class TestOutput:
         (tmp_path / "studies" / "broken" / "study.yaml").write_text("study: [")
         done = call("list", "--storage", str(tmp_path / "studies"))
         assert (done.returncode, done.stdout) == (0, "")
-        assert [line.split()[:2] for line in done.stderr.splitlines()] == [["broken", "unreadable:"], ["tiny", "new"]]
+        heading, *lines = [line.split()[:2] for line in done.stderr.splitlines()]
+        assert (heading, lines) == (["study", "state"], [["broken", "unreadable:"], ["tiny", "new"]])
 
     def test_logs(self, tmp_path):
         """The end of the log goes to standard output; without a log the study has not begun."""

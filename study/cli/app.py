@@ -137,19 +137,28 @@ def confirm(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> 
 
 
 @app.command()
-def status(name: Name, *, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
-    """Show where a study stands: its trials, what runs, the best so far."""
-    from study.cli.showing import show_status
+def status(
+    name: Name,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on showing it until it ends; Ctrl-C leaves, the study goes on.")
+    ] = False,
+    json: Json = False,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Show where a study stands: its trials, what runs and how fast, the best so far, or how to go on."""
+    from study.cli.status import show_status
 
-    show_status(name, storage=storage, as_json=json)
+    raise typer.Exit(show_status(name, storage=storage, as_json=json, watch=watch))
 
 
 @app.command("list")
-def list_studies(*, storage: Storage = STORAGE, debug: Debug = False) -> None:
-    """List the studies with their states."""
-    from study.cli.showing import show_list
+def list_studies(*, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """List the studies: state, trials, best value, and when something happened last."""
+    from study.cli.listing import show_list
 
-    show_list(storage)
+    show_list(storage, as_json=json)
 
 
 @app.command()

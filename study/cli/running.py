@@ -183,7 +183,12 @@ def _work(
 
 def _board(config: "StudyConfig", directory: Path) -> "Board":
     from study.console import Board
+    from study.ledger.budget import limits_of
 
+    ledger = open_ledger(config, directory)
+    with contextlib.closing(ledger) if ledger else contextlib.nullcontext():
+        rows = tuple(ledger.rows()) if ledger else ()
+        hours = ledger.hours_run() if ledger else 0.0
     return Board(
         study=config.study,
         metric=config.metric,
@@ -191,5 +196,8 @@ def _board(config: "StudyConfig", directory: Path) -> "Board":
         trials_planned=config.num_trials,
         epochs=config.train.epochs,
         log=str(directory / "study.log"),
-        rows=tuple(known_rows(config, directory)),
+        rows=rows,
+        limits=limits_of(config.search, trials=config.num_trials, configurations=None),
+        hours=hours,
+        gpus=config.resources.workers * config.resources.gpus_per_worker,
     )

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import shutil
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,67 +16,14 @@ from study.cli.folders import (
     ledger_url,
     open_ledger,
     storage_root,
-    stored_config,
     study_directory,
-    study_names,
 )
 from study.cli.invocation import program, storage_option
-from study.errors import InputError, StudyError
+from study.errors import InputError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
     from study.types import StudyResult, TrialRow
-
-
-def show_status(name: str, *, storage: str, as_json: bool) -> None:
-    """Where one study stands.
-
-    Raises:
-        InputError: there is no such study.
-    """
-    from study.console.tables import comparator_table, confirm_table, trials_table
-    from study.report.ranking import ranked
-
-    directory = study_directory(name, storage)
-    result = read_study(stored_config(directory), directory)
-    counts = Counter(row.state for row in result.rows)
-    complete = [row for row in ranked(result) if row.state == "complete"]
-    if as_json:
-        running = [row.trial for row in result.rows if row.state == "running"]
-        found = {"study": result.study, "state": result.state, "trials": dict(counts), "running": running}
-        notes = {row.trial: row.note for row in result.rows if row.note}
-        found |= {"notes": notes} if notes else {}
-        print_json(found | {"best": trial_record(complete[0]) if complete else None})
-        return
-    over = f"\nthe search is over: {result.over}" if result.over and result.rows else ""
-    blocks = [f"{result.study}  {result.state}  {counts_text(result)}{over}"]
-    blocks += [trials_table(result, width=table_width())] if result.rows else []
-    blocks += [confirm_table(result, width=table_width())] if result.confirmed else []
-    blocks += [comparator_table(result, width=table_width())] if result.comparators else []
-    if result.state in ("new", "interrupted"):
-        blocks.append(f"go on with: {program()} resume {name}{storage_option(storage)}")
-    typer.echo("\n\n".join(blocks), err=True)
-
-
-def show_list(storage: str) -> None:
-    """One line per study of a storage directory."""
-    from study.report.words import number
-
-    names = study_names(storage)
-    if not names:
-        typer.echo(f"no studies in {storage}", err=True)
-    size = max(map(len, names), default=0)
-    for name in names:
-        try:
-            directory = storage_root(storage) / name
-            result = read_study(stored_config(directory), directory)
-        except StudyError as error:
-            typer.echo(f"{name:<{size}}  unreadable: {error.message.splitlines()[0]}", err=True)
-            continue
-        values = [row.value for row in result.rows if row.state == "complete" and row.value is not None]
-        best = (max if result.mode == "max" else min)(values) if values else None
-        line = f"{name:<{size}}  {result.state:<11}  {counts_text(result)}  best {result.metric} {number(best)}"
-        typer.echo(line, err=True)
 
 
 def trial_record(row: "TrialRow") -> dict[str, Any]:
@@ -162,26 +109,16 @@ def _empty_study(config: "StudyConfig") -> "StudyResult":
 
 def print_json(value: object) -> None:
     """Print plain data to standard output; numbers that JSON does not have become null."""
-    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+    typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with null for the numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def counts_text(result: "StudyResult") -> str:
-    """Finished of planned trials, then the number in each state that occurs."""
-    counts = Counter(row.state for row in result.rows)
-    finished = sum(counts[state] for state in ("complete", "pruned", "failed"))
-    parts = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    planned = f" of {result.trials_planned}" if result.trials_planned else ""
-    repeats = sum(bool(row.repeats) for row in result.rows)
-    parts += f", {repeats} of them repeated without training" if repeats else ""
-    return f"{finished}{planned} trials" + (f" ({parts})" if parts else "")
 
 
 def table_width() -> int:

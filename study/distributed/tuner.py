@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from study.config import StudyConfig
+from study.config import StudyConfig, config_yaml
 from study.data.files import shown
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
@@ -24,7 +24,7 @@ from study.distributed.searching import Observe, Search, run_search
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
 from study.errors import InputError, InterruptedStudy, StudyError
-from study.ledger import Ledger
+from study.ledger import Ledger, Teller
 from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
 from study.tracking import Tracker, has_undelivered
 from study.types import Event, RunOutcome, StudyResult
@@ -57,18 +57,38 @@ def run_study(
         is_over = is_done(ledger, config)
         if is_over and not has_undelivered(study_dir, tracking_uri):
             return read_result(ledger, config, did_work=False)
-        with _tracker(study_dir, tracking_uri, config=config, observe=observe) as tracker:
-            search = Search(
-                config=config, study_dir=study_dir, ledger=ledger, tracker=tracker, observe=observe, stop=stop
-            )
+        with (
+            _telling(None if is_over else ledger, config, study_dir=study_dir, observe=observe) as tell,
+            _tracker(study_dir, tracking_uri, config=config, observe=tell) as tracker,
+        ):
+            search = Search(config=config, study_dir=study_dir, ledger=ledger, tracker=tracker, observe=tell, stop=stop)
             search.mirror_ledger()
             if is_over:
                 return read_result(ledger, config, did_work=False)
             with connected():
-                prepare_if_needed(config, observe=observe, stop=stop)
+                prepare_if_needed(config, observe=tell, stop=stop)
                 search.fingerprint = _check_dataset(config, ledger)
                 _run_stages(search)
         return read_result(ledger, config)
+
+
+@contextlib.contextmanager
+def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, observe: Observe) -> Iterator[Observe]:
+    """Events for ``observe`` also become the ledger's note of what happens now, beside the study file.
+
+    Without a ledger nothing is noted: one that is over stays as it is.
+    """
+    if ledger is None:
+        yield observe
+        return
+    ledger.record_file(config_yaml(config))
+    with Teller(ledger, epochs=config.train.epochs, mode=config.mode, directory=study_dir) as teller:
+
+        def both(event: Event) -> None:
+            teller.observe(event)
+            observe(event)
+
+        yield both
 
 
 @contextlib.contextmanager

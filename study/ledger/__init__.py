@@ -8,11 +8,13 @@ stood, or to print its table.
 from study.ledger.book import Ledger
 from study.ledger.lock import lock_holder, lock_study
 from study.ledger.locking import Held, LockHolder
+from study.ledger.now import Now, RunNow
 from study.ledger.pruners import PRUNERS
 from study.ledger.pruning import HalvingPruner
 from study.ledger.records import LedgerStatus, LedgerTrial, Reading, RunRecord
 from study.ledger.storage import default_url
 from study.ledger.suggestion import ALGORITHMS
+from study.ledger.telling import Teller
 
 __all__ = [
     "ALGORITHMS",
@@ -23,8 +25,11 @@ __all__ = [
     "LedgerStatus",
     "LedgerTrial",
     "LockHolder",
+    "Now",
     "Reading",
+    "RunNow",
     "RunRecord",
+    "Teller",
     "default_url",
     "lock_holder",
     "lock_study",

@@ -6,8 +6,9 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
     attempt:<trial>:<seed>        how often that run was begun
     test:<time>:<trial>:<seed>    a reading of the test split
     retry:<trial>:<seed>          that memory ran out, and in how many times more micro-batches the run went on
-    stage:<name>                  a phase that is over, the fingerprint of the data, and the like
-    clock:<time>                  seconds that the search ran in the session that began then; the one note that grows
+    stage:<name>                  a phase that is over, the fingerprint of the data, the study file, and the like
+    clock:<time>                  seconds that the search ran in the session that began then; it grows
+    now                           what the driver does at this moment (``Now``); rewritten while it runs
 """
 
 import time
@@ -17,11 +18,14 @@ from typing import Any, Final, NoReturn
 from optuna.storages import BaseStorage
 
 from study.errors import StudyError
+from study.ledger.now import Now, now_from_json, now_to_json
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
 from study.ledger.storage import answered, patience_for, sync_storage, write_ahead
 from study.types import Retry, RunOutcome
 
 SPACES: Final = "search spaces"
+STUDY_FILE: Final = "study file"
+NOW: Final = "now"
 
 
 class StudyNotes:
@@ -125,6 +129,27 @@ class StudyNotes:
     def stage(self, name: str) -> Any:
         """What was kept under ``name``; None when nothing was."""
         return self._notes().get(f"stage:{name}")
+
+    @answered
+    def record_file(self, text: str) -> None:
+        """Keep the resolved study file (YAML), for those who reach the ledger and not the study's directory."""
+        if self.stage(STUDY_FILE) != text:
+            self.record_stage(STUDY_FILE, text)
+
+    @answered
+    def tell_now(self, now: Now) -> None:
+        """Keep what the driver does at this moment, in the place of what it did before."""
+        self._note(NOW, now_to_json(now))
+
+    @answered
+    def now(self) -> Now | None:
+        """What the last driver did when it last told; None when none ever has."""
+        kept = self._notes().get(NOW)
+        return None if kept is None else now_from_json(kept)
+
+    def let_go(self) -> None:
+        """Give back what the calling thread holds of the database."""
+        self._storage.remove_session()
 
     @answered
     def record_space(self, search: Any, num_trials: int) -> None:

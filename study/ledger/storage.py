@@ -116,6 +116,11 @@ def find_study(storage: BaseStorage, name: str) -> int:
     raise InputError(f"the ledger knows no study {name!r}", fix)
 
 
+def study_names(storage: BaseStorage) -> list[str]:
+    """The studies in a database, sorted by name."""
+    return sorted(study.study_name for study in storage.get_all_studies())
+
+
 def answered(function: Callable[P, R]) -> Callable[P, R]:
     """Turn a database that stops answering into an error that says so; the study can be resumed afterwards.
 

@@ -44,6 +44,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def age(seconds: float) -> str:
+    """How long ago something was: ``12 s ago``, ``3 min ago``, ``5 h ago``, ``9 days ago``; ``just now`` below 2 s."""
+    if seconds < 2:
+        return "just now"
+    for size, name in ((86_400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size * (2 if size > 3600 else 1):
+            count = int(seconds // size)
+            return f"{count} {name}{'s' if name == 'day' else ''} ago"
+    return f"{int(seconds)} s ago"
+
+
 def params_text(params: Mapping[str, Any]) -> str:
     """Sampled parameters in one line, by their last name: ``loss=focal gamma=2.31 lr=0.00123``.
 

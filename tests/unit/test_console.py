@@ -292,7 +292,7 @@ class TestLiveView:
             "searching",
             "6/8",
             "best    trial 3  val/auroc_macro 0.812",
-            "trial 11    3/8            0.654       212  loss=emd",
+            "trial 11    3/8            0.654       212     10 s  loss=emd",
             "last    trial 12  failed  -  loss is not finite",
             "trials  2 complete, 2 pruned, 2 failed, 2 of 8 left",
             "log     studies/quickstart/study.log",

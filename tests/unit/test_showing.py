@@ -94,14 +94,18 @@ def test_status_for_people(storage):
     assert (code, out) == (0, "")
     lines = err.splitlines()
     assert lines[0] == "tiny  interrupted  2 of 4 trials (2 complete, 1 running)"
-    assert [line.split()[1] for line in lines[3:5]] == ["1", "0"]
-    assert lines[-1] == f"go on with: study resume tiny --storage {storage}"
+    assert lines[1] == f"not running; go on with: study resume tiny --storage {storage}"
+    assert [line.split()[1] for line in lines[4:6]] == ["1", "0"]
+    assert lines[-1] == f"log: {storage}/tiny/study.log"
 
 
 def test_list(storage):
     """The list gives state, trials and best value of each study."""
     _, out, err = call("list", "--storage", storage)
-    assert (out, err) == ("", "tiny  interrupted  2 of 4 trials (2 complete, 1 running)  best val/auroc_macro 0.800\n")
+    assert out == ""
+    assert [line.split() for line in err.splitlines()][1][:-2] == [
+        *("tiny", "interrupted", "2/4", "2", "0", "0", "0.800", "val/auroc_macro"),
+    ]
 
 
 def test_best_as_json(storage):

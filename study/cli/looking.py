@@ -1,0 +1,141 @@
+"""Finding a study from where one stands, and looking at it: by its directory, or by the ledger alone."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.cli.folders import STUDY_FILE, open_ledger, storage_root, stored_config, study_directory
+from study.errors import EnvironmentFault, InputError
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from study.ledger import Ledger
+    from study.types import TrialRow
+    from study.watching import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A study: its file, and its directory where that can be seen from here."""
+
+    config: "StudyConfig"
+    directory: Path | None
+
+
+def find(name: str, storage: str) -> Found:
+    """A study by its name: in the storage, else in the ledger that ``STUDY_LEDGER_URL`` names.
+
+    Raises:
+        InputError: there is no such study in either.
+        EnvironmentFault: the ledger's database does not answer.
+    """
+    url = os.environ.get("STUDY_LEDGER_URL")
+    if url is None or (storage_root(storage) / name / STUDY_FILE).exists():
+        directory = study_directory(name, storage)
+        return Found(config=stored_config(directory), directory=directory)
+    from study.config import StudyConfig
+    from study.config.yamlfile import read_yaml
+    from study.ledger.shelf import file_at
+
+    try:
+        text = file_at(url, name)
+    except InputError as error:
+        raise InputError(f"{error.message}, and {storage} has no such directory", error.fix) from error
+    raw = read_yaml(text, name=f"study {name}").value
+    return Found(config=StudyConfig.model_validate(raw), directory=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """A study in short; ``last`` is its driver's last sign of life, in seconds since 1970, 0 without one."""
+
+    state: str
+    rows: "tuple[TrialRow, ...]"
+    last: float
+
+
+class Looker:
+    """Looks at a study again and again with one connection to its ledger."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._ledger: Ledger | None = None
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def look(self) -> "Snapshot":
+        """Where the study stands now.
+
+        Raises:
+            EnvironmentFault: the database does not answer.
+        """
+        from study.ledger import lock_holder
+        from study.watching import nothing_yet, take_snapshot
+
+        config, directory = self._found.config, self._found.directory
+        holder = lock_holder(directory) if directory is not None else None
+        try:
+            self._ledger = self._ledger or self._open()
+            if self._ledger is None:
+                return nothing_yet(config, holder=holder)
+            return take_snapshot(self._ledger, config, holder=holder, directory=directory)
+        except EnvironmentFault:
+            self.close()
+            raise
+
+    def brief(self) -> "Brief":
+        """State and trials alone, without the statistics of a confirmation.
+
+        Raises:
+            EnvironmentFault: the database does not answer.
+        """
+        from study.ledger import lock_holder
+        from study.standing import is_done
+        from study.watching import is_driven
+
+        config, directory = self._found.config, self._found.directory
+        holder = lock_holder(directory) if directory is not None else None
+        self._ledger = self._ledger or self._open()
+        if self._ledger is None:
+            return Brief(state="new" if holder is None else "running", rows=(), last=0.0)
+        now, rows = self._ledger.now(), self._ledger.rows()
+        if is_driven(now, holder=holder, directory=directory, at=time.time()):
+            state = "running"
+        elif is_done(self._ledger, config, rows):
+            state = "done"
+        else:
+            state = "interrupted" if rows else "new"
+        return Brief(state=state, rows=tuple(rows), last=now.told if now is not None else 0.0)
+
+    def _open(self) -> "Ledger | None":
+        if self._found.directory is not None:
+            return open_ledger(self._found.config, self._found.directory)
+        from study.ledger import Ledger
+
+        return Ledger.open(os.environ["STUDY_LEDGER_URL"], config=self._found.config, read_only=True)
+
+
+@contextlib.contextmanager
+def looking(found: Found) -> Iterator[Looker]:
+    """A looker that lets go of its ledger in the end."""
+    looker = Looker(found)
+    try:
+        yield looker
+    finally:
+        looker.close()
+
+
+def log_of(found: Found, snapshot: "Snapshot") -> str:
+    """Where the study's log lies: a path here, or one on the driver's machine; empty where nobody has told."""
+    if found.directory is not None:
+        return str(found.directory / "study.log")
+    now = snapshot.now
+    return f"{now.host}:{now.directory}/study.log" if now is not None else ""
