@@ -72,10 +72,15 @@ def left_to_search(ledger: Ledger) -> int:
     return ledger.left()
 
 
+def noted_rows(ledger: Ledger) -> tuple[TrialRow, ...]:
+    """The trials, each with what its runs needed that the study file does not say."""
+    notes = {trial: retry.text for (trial, _), retry in ledger.retries().items()}
+    return tuple(replace(row, note=notes.get(row.trial, "")) for row in ledger.rows())
+
+
 def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -> StudyResult:
     """Where a study stands, from its ledger alone."""
-    notes = {trial: retry.text for (trial, _), retry in ledger.retries().items()}
-    rows = tuple(replace(row, note=notes.get(row.trial, "")) for row in ledger.rows())
+    rows = noted_rows(ledger)
     done = is_done(ledger, config, rows)
     # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
     own = [

@@ -11,7 +11,7 @@ from study.config import StudyConfig
 from study.ledger import Ledger, LockHolder, Now, RunNow
 from study.ledger.budget import Limits, limits_of
 from study.ledger.now import utc_text
-from study.standing import read_result
+from study.standing import is_done, noted_rows, read_result
 from study.types import EpochResult, Event, StudyResult, TrialRow, TrialState
 
 ENDED: Final = ("complete", "pruned", "failed")
@@ -92,6 +92,21 @@ def take_snapshot(
             for record in ledger.run_records()
             if record.kind == "train"
         },
+    )
+
+
+def brief_result(ledger: Ledger, config: StudyConfig, *, is_running: bool) -> StudyResult:
+    """State and trials of a study, without its confirmation."""
+    rows = noted_rows(ledger)
+    done = not is_running and is_done(ledger, config, rows)
+    return StudyResult(
+        study=config.study,
+        state="running" if is_running else "done" if done else "interrupted" if rows else "new",
+        metric=ledger.metric,
+        mode=ledger.mode,
+        rows=rows,
+        trials_planned=config.num_trials,
+        metrics=ledger.metrics if len(ledger.metrics) > 1 else (),
     )
 
 
@@ -185,31 +200,27 @@ def _epoch_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, seen:
         )
 
 
+def confirming_runs(snapshot: Snapshot) -> tuple[RunNow, ...]:
+    """The runs in progress of no trial of the search; one that has just ended may still be told."""
+    searched = {(row.trial, seed) for row in snapshot.result.rows for seed in row.seeds}
+    return tuple(run for run in snapshot.runs if (run.trial, run.seed) not in searched)
+
+
 def _confirm_events(before: Snapshot | None, after: Snapshot) -> Iterator[Event]:
-    """Runs that are no trial of the search: known while they run, and from the table once they were tested."""
-    searched = {(row.trial, row.seeds[0]) for row in after.result.rows if row.state not in ENDED and row.seeds}
-    old = {(run.trial, run.seed): run for run in before.runs} if before is not None else {}
-    new = {(run.trial, run.seed): run for run in after.runs}
+    """Runs that are no trial of the search: known while they run, and from the ledger once they have ended."""
+    old = {(run.trial, run.seed): run for run in confirming_runs(before)} if before is not None else {}
+    new = {(run.trial, run.seed): run for run in confirming_runs(after)}
     for key, run in new.items():
-        if key in searched:
-            continue
         if key not in old:
             yield Event(kind="started", trial=run.trial, seed=run.seed)
         if run.epoch > (old[key].epoch if key in old else 0):
             result = EpochResult(epoch=run.epoch, metrics={}, images=round(run.rate * run.seconds), seconds=run.seconds)
             yield Event(kind="epoch", trial=run.trial, seed=run.seed, result=result, value=run.value, total=run.epochs)
-    rows = {row.trial: row for row in after.result.rows}
     for (trial, seed), run in old.items():
-        row = rows.get(trial)
-        is_of_search = row is not None and seed in row.seeds[:1] and before is not None and _ran(before, trial)
-        if (trial, seed) not in new and not is_of_search:
+        if (trial, seed) not in new:
             state = after.trained.get((trial, seed), "waiting")
             yield Event(kind="ended", trial=trial, seed=seed, state=state, value=run.best)
     yield from _tested_events(before, after)
-
-
-def _ran(snapshot: Snapshot, trial: str) -> bool:
-    return any(row.trial == trial and row.state not in ENDED for row in snapshot.result.rows)
 
 
 def _tested_events(before: Snapshot | None, after: Snapshot) -> Iterator[Event]:

@@ -34,7 +34,7 @@ SURFACE = {
     "export": None,
     "doctor": ["[FILE]", "--scale", "--set"],
     "list": ["--json"],
-    "compare": None,
+    "compare": ["NAME NAME...", "--json"],
 }
 LATER = sorted(verb for verb, arguments in SURFACE.items() if arguments is None)
 STUDY_FILE = """

@@ -193,6 +193,20 @@ def best(  # noqa: PLR0913 - one for each option
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME NAME...", help="Studies; the first is the reference.")],
+    *,
+    json: Json = False,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Put studies side by side: what differs in their files, best values, cost, and whether a difference is real."""
+    from study.cli.comparing import show_compare
+
+    show_compare(names, storage=storage, as_json=json)
+
+
+@app.command()
 def logs(
     name: Name,
     *,
@@ -279,12 +293,6 @@ def report(
 def export() -> None:
     """Write a trained network for use elsewhere (not available yet)."""
     _not_yet("export")
-
-
-@app.command(context_settings=_ANY)
-def compare() -> None:
-    """Compare studies with one another (not available yet)."""
-    _not_yet("compare")
 
 
 def main() -> NoReturn:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
-from study.cli.folders import STUDY_FILE, storage_root, stored_config, study_directory, tracking_uri
+from study.cli.folders import STUDY_FILE, storage_root, tracking_uri
 from study.cli.invocation import program, storage_option
-from study.cli.showing import cost_record, print_json, read_study, table_width, trial_record
+from study.cli.looking import find, looking
+from study.cli.showing import cost_record, print_json, table_width, trial_record
 from study.errors import EnvironmentFault, InputError, StudyError
 
 if TYPE_CHECKING:
@@ -66,17 +67,16 @@ def _read(name: str, storage: str) -> "tuple[StudyConfig, StudyResult, AddRuns]"
     """The study with its complete trials only, best first, and how to add to some rows what MLflow knows of them."""
     from study.report.ranking import ranked
 
-    if not (storage_root(storage) / name / STUDY_FILE).exists() and os.environ.get("MLFLOW_TRACKING_URI"):
+    is_here = (storage_root(storage) / name / STUDY_FILE).exists()
+    if not is_here and os.environ.get("MLFLOW_TRACKING_URI") and not os.environ.get("STUDY_LEDGER_URL"):
         return *_from_mlflow(name), list
-    directory = study_directory(name, storage)
-    config = stored_config(directory)
-    result = read_study(config, directory)
+    found = find(name, storage)
+    with looking(found) as looker:
+        result = looker.brief()
     rows = [row for row in ranked(result) if row.state == "complete" and not row.repeats]
-    return (
-        config,
-        replace(result, rows=tuple(rows)),
-        lambda shown: _with_runs(shown, tracking_uri(directory), config.study),
-    )
+    result = replace(result, rows=tuple(rows))
+    uri = tracking_uri(found.directory) if found.directory else os.environ.get("MLFLOW_TRACKING_URI", "")
+    return found.config, result, lambda shown: _with_runs(shown, uri, found.config.study) if uri else list(shown)
 
 
 def _from_mlflow(name: str) -> "tuple[StudyConfig, StudyResult]":

@@ -57,7 +57,7 @@ def _line(name: str, storage: str) -> Line:
     try:
         found = find(name, storage)
         with looking(found) as looker:
-            brief = looker.brief()
+            brief, last = looker.brief(), looker.last_sign()
     except StudyError as error:
         return Line(study=name, fault=error.message.splitlines()[0])
     config = found.config
@@ -69,7 +69,7 @@ def _line(name: str, storage: str) -> Line:
         planned=config.num_trials,
         metric=config.metric,
         best=(max if config.mode == "max" else min)(values) if values else None,
-        last=max(brief.last, _touched(found)),
+        last=max(last, _touched(found)),
     )
 
 

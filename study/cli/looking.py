@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.cli.folders import STUDY_FILE, open_ledger, storage_root, stored_config, study_directory
 from study.errors import EnvironmentFault, InputError
@@ -14,7 +14,7 @@ from study.errors import EnvironmentFault, InputError
 if TYPE_CHECKING:
     from study.config import StudyConfig
     from study.ledger import Ledger
-    from study.types import TrialRow
+    from study.types import StudyResult
     from study.watching import Snapshot
 
 
@@ -47,15 +47,6 @@ def find(name: str, storage: str) -> Found:
         raise InputError(f"{error.message}, and {storage} has no such directory", error.fix) from error
     raw = read_yaml(text, name=f"study {name}").value
     return Found(config=StudyConfig.model_validate(raw), directory=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brief:
-    """A study in short; ``last`` is its driver's last sign of life, in seconds since 1970, 0 without one."""
-
-    state: str
-    rows: "tuple[TrialRow, ...]"
-    last: float
 
 
 class Looker:
@@ -91,29 +82,31 @@ class Looker:
             self.close()
             raise
 
-    def brief(self) -> "Brief":
-        """State and trials alone, without the statistics of a confirmation.
+    def stage(self, name: str) -> Any:
+        """What the ledger keeps about the study under a name; None before there is a ledger, or without it."""
+        return self._ledger.stage(name) if self._ledger is not None else None
+
+    def last_sign(self) -> float:
+        """The driver's last sign of life, in seconds since 1970; 0 before there is a ledger, or without one."""
+        now = self._ledger.now() if self._ledger is not None else None
+        return now.told if now is not None else 0.0
+
+    def brief(self) -> "StudyResult":
+        """State and trials alone, without the statistics of a confirmation, which take half a second to import.
 
         Raises:
             EnvironmentFault: the database does not answer.
         """
         from study.ledger import lock_holder
-        from study.standing import is_done
-        from study.watching import is_driven
+        from study.watching import brief_result, is_driven, nothing_yet
 
         config, directory = self._found.config, self._found.directory
         holder = lock_holder(directory) if directory is not None else None
         self._ledger = self._ledger or self._open()
         if self._ledger is None:
-            return Brief(state="new" if holder is None else "running", rows=(), last=0.0)
-        now, rows = self._ledger.now(), self._ledger.rows()
-        if is_driven(now, holder=holder, directory=directory, at=time.time()):
-            state = "running"
-        elif is_done(self._ledger, config, rows):
-            state = "done"
-        else:
-            state = "interrupted" if rows else "new"
-        return Brief(state=state, rows=tuple(rows), last=now.told if now is not None else 0.0)
+            return nothing_yet(config, holder=holder).result
+        is_running = is_driven(self._ledger.now(), holder=holder, directory=directory, at=time.time())
+        return brief_result(self._ledger, config, is_running=is_running)
 
     def _open(self) -> "Ledger | None":
         if self._found.directory is not None:

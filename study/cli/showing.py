@@ -1,20 +1,16 @@
 """The verbs that look: status, list, logs, doctor. Data goes to standard output, words to standard error."""
 
-import contextlib
 import json
 import math
 import shutil
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from study.cli.folders import (
-    ledger_url,
-    open_ledger,
     storage_root,
     study_directory,
 )
@@ -22,8 +18,7 @@ from study.cli.invocation import program, storage_option
 from study.errors import InputError
 
 if TYPE_CHECKING:
-    from study.config import StudyConfig
-    from study.types import StudyResult, TrialRow
+    from study.types import TrialRow
 
 
 def trial_record(row: "TrialRow") -> dict[str, Any]:
@@ -77,34 +72,6 @@ def show_doctor(file: Path | None, *, storage: str, overrides: Sequence[str], sc
     findings = examine(storage=storage_root(storage), file=file, overrides=overrides, scale=scale)
     typer.echo(findings_table(findings, width=table_width()), err=True)
     return exit_code(findings)
-
-
-def read_study(config: "StudyConfig", directory: Path) -> "StudyResult":
-    """The study as its ledger has it; ``running`` when a process drives it now."""
-    from study.ledger import lock_holder
-
-    ledger = open_ledger(config, directory)
-    if ledger is None:
-        result = _empty_study(config)
-    else:
-        from study.standing import read_result
-
-        with contextlib.closing(ledger):
-            result = read_result(ledger, config)
-    return replace(result, state="running") if lock_holder(directory, url=ledger_url(directory)) else result
-
-
-def _empty_study(config: "StudyConfig") -> "StudyResult":
-    from study.types import StudyResult
-
-    return StudyResult(
-        study=config.study,
-        state="new",
-        metric=config.metric,
-        mode=config.mode,
-        rows=(),
-        trials_planned=config.num_trials,
-    )
 
 
 def print_json(value: object) -> None:

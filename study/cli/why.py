@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import typer
 
-from study.cli.folders import stored_config, study_directory
-from study.cli.showing import print_json, read_study, table_width
+from study.cli.looking import find, looking
+from study.cli.showing import print_json, table_width
 from study.errors import InputError
 
 
@@ -21,11 +21,12 @@ def show_why(name: str, *, storage: str, where: Sequence[str], as_json: bool) ->
     from study.ledger.importance import reasons_of
     from study.report.filters import filtered
 
-    directory = study_directory(name, storage)
-    config = stored_config(directory)
+    found = find(name, storage)
+    config = found.config
     if config.search is None:
         raise InputError(f"study {name!r} searches nothing", "only a search can tell which parameters mattered")
-    rows = filtered(read_study(config, directory).rows, where, flat_values(config))
+    with looking(found) as looker:
+        rows = filtered(looker.brief().rows, where, flat_values(config))
     reasons = reasons_of(rows, config.search.space, mode=config.mode)
     if as_json:
         print_json(asdict(reasons))

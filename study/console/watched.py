@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from study.console.board import Board, RunningRun
 from study.console.spending import budget_text
@@ -12,9 +13,9 @@ from study.ledger import RunNow
 from study.report.ranking import ranked
 from study.report.words import UNKNOWN, age, duration, number, params_text
 from study.types import Event, StudyResult, TrialRow
-from study.watching import Snapshot
+from study.watching import ENDED, Snapshot, confirming_runs
 
-MAX_ROWS = 30
+MAX_ROWS: Final = 30
 
 
 def board_of(snapshot: Snapshot, *, log: str, clock: Callable[[], float] = time.monotonic) -> Board:
@@ -63,10 +64,10 @@ def running_now(snapshot: Snapshot) -> list[RunNow]:
     for row in snapshot.result.rows:
         if row.state != "running":
             continue
-        run = told.pop((row.trial, row.seeds[0] if row.seeds else 0), None)
+        run = told.get((row.trial, row.seeds[0] if row.seeds else 0))
         if run is not None or snapshot.now is None:
             found.append(_with_row(run, row, epochs=snapshot.epochs))
-    return [*found, *told.values()]
+    return [*found, *confirming_runs(snapshot)]
 
 
 def _with_row(run: RunNow | None, row: TrialRow, *, epochs: int) -> RunNow:
@@ -123,7 +124,7 @@ def head_lines(snapshot: Snapshot, *, resume: str) -> list[str]:
     elif result.state != "done":
         since = f" since {snapshot.last_sign}" if snapshot.last_sign else ""
         lines.append(f"not running{since}; go on with: {resume}")
-    if result.over and result.rows:
+    if result.over and result.rows and all(row.state in ENDED for row in result.rows):
         lines.append(f"the search is over: {result.over}")
     elif result.state != "done":
         board = board_of(snapshot, log="")

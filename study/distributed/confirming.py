@@ -23,6 +23,7 @@ def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
     if confirm is None or not candidates:
         return
     stage = _Stage(search, candidates, confirm)
+    stage.tell()
     run_directly(pool, stage.missing_training(), concurrent=concurrent, on_event=stage.on_training, stop=search.stop)
     if not search.stop.is_set():
         run_directly(pool, stage.missing_tests(), concurrent=concurrent, on_event=stage.on_test, stop=search.stop)
@@ -38,21 +39,33 @@ class _Stage:
         self.candidates = {candidate.trial: candidate for candidate in candidates}
         self.pairs = [(candidate.trial, seed) for candidate in candidates for seed in confirm.seeds]
         self.total = 2 * len(self.pairs)
+        self.done = self.total - len(self._untrained()) - len(self._unread())
+
+    def tell(self, *, more: int = 0) -> None:
+        """How much of the stage is done, trainings and readings alike, after ``more`` have ended."""
+        self.done = min(self.total, self.done + more)
+        self.search.observe(Event(kind="progress", text="trained or read", done=self.done, total=self.total))
 
     def missing_training(self) -> list[RunSpec]:
         """Runs not trained yet; the search has trained its own seed of every trial."""
+        return [self._spec(trial, seed, "train") for trial, seed in self._untrained()]
+
+    def _untrained(self) -> list[tuple[str, int]]:
         trained = {(record.trial, record.seed) for record in self.search.ledger.run_records() if record.kind == "train"}
         own = {(trial, candidate.config.seed) for trial, candidate in self.candidates.items() if trial != BASELINE}
-        return [self._spec(trial, seed, "train") for trial, seed in self.pairs if (trial, seed) not in trained | own]
+        return [pair for pair in self.pairs if pair not in trained | own]
 
     def missing_tests(self) -> list[RunSpec]:
         """Trained runs whose test metrics are not in the ledger yet; a run whose training failed has none."""
+        return [self._spec(trial, seed, "evaluate") for trial, seed in self._unread()]
+
+    def _unread(self) -> list[tuple[str, int]]:
         settled = {
             (record.trial, record.seed)
             for record in self.search.ledger.run_records()
             if record.outcome.state == "failed" or (record.kind == "evaluate" and self._is_whole(record.outcome))
         }
-        return [self._spec(trial, seed, "evaluate") for trial, seed in self.pairs if (trial, seed) not in settled]
+        return [pair for pair in self.pairs if pair not in settled]
 
     def _is_whole(self, outcome: RunOutcome) -> bool:
         """Whether a reading has all that is wanted now; dropout may have been asked for, or otherwise, since."""
@@ -108,6 +121,8 @@ class _Stage:
         if outcome.state != "waiting":
             search.ledger.record_run(spec.trial, spec.seed, outcome, kind="train")
         search.observe(ended_event(spec, outcome, metric=search.ledger.metric))
+        if outcome.state != "waiting":
+            self.tell(more=2 if outcome.state == "failed" else 1)  # a run that failed is not read
 
     def on_test(self, spec: RunSpec, kind: str, payload: Any) -> None:
         search = self.search
@@ -121,6 +136,7 @@ class _Stage:
             search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
             value = payload.metrics.get(test_metric(search.ledger.metric))
             search.observe(Event(kind="tested", trial=spec.trial, seed=spec.seed, value=value))
+            self.tell(more=1)
         elif kind == "end" and payload.state == "failed":
             raise StudyError(
                 f"the test split could not be read for run {spec.run_id}: {payload.reason}",

@@ -31,7 +31,7 @@ TEST_FILES = {"test.png", "predictions_test.parquet", "confusion_test.json"}
 RUN = r"(trial \d+|baseline)( seed \d+)?"
 OWN_LINES = re.compile(
     r"(preparing images|starting \d+ worker slots?|searching|confirming on the test split|writing to MLflow"
-    r"|  (writing phantom images|reading images) \d+ of \d+(, [\d.]+ files/s)?(, about .+ left)?"
+    r"|  (writing phantom images|reading images|trained or read) \d+ of \d+(, [\d.]+ files/s)?(, about .+ left)?"
     rf"|{RUN}  started(  \S+=\S+( \S+=\S+)*)?"
     rf"|{RUN}  epoch \d+/\d+  val/auroc_macro \d\.\d{{3}}(  [\d.]+ images/s)?"
     rf"|{RUN}  (complete|pruned)  val/auroc_macro \d\.\d{{3}}"
