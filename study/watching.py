@@ -1,10 +1,8 @@
 """Looking at a study from outside: where it stands and what its driver does, as its ledger tells."""
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from study.config import StudyConfig
@@ -44,17 +42,13 @@ class Snapshot:
         return self.now.runs if self.now is not None and self.result.state == "running" else ()
 
 
-def is_driven(now: Now | None, *, holder: LockHolder | None, directory: Path | None, at: float) -> bool:
+def is_driven(now: Now | None, *, holder: LockHolder | None, is_asked: bool, at: float) -> bool:
     """Whether a driver is at work.
 
-    A driver of this machine holds the lock of the study's ``directory``, if that is known here; for one of another
-    machine its signs of life in the ledger count.
+    Whoever can ask for the study's lock (``is_asked``: its directory is seen from here, or a server holds the ledger)
+    knows by its ``holder``; for others the driver's signs of life in the ledger count.
     """
-    if holder is not None:
-        return True
-    if now is None or (directory is not None and now.host == socket.gethostname()):
-        return False
-    return now.is_alive(at)
+    return holder is not None or (not is_asked and now is not None and now.is_alive(at))
 
 
 def take_snapshot(
@@ -62,7 +56,7 @@ def take_snapshot(
     config: StudyConfig,
     *,
     holder: LockHolder | None,
-    directory: Path | None,
+    is_asked: bool,
     clock: Callable[[], float] = time.time,
 ) -> Snapshot:
     """A study as its ledger has it.
@@ -70,13 +64,13 @@ def take_snapshot(
     Args:
         ledger: opened for reading.
         config: the study file.
-        holder: who holds the lock of the study's directory, as far as this machine can tell.
-        directory: the study's directory, where it can be seen from here.
+        holder: who holds the study's lock.
+        is_asked: whether that lock could be asked for from here.
         clock: seconds since 1970.
     """
     taken, now = clock(), ledger.now()
     result = read_result(ledger, config)
-    is_running = is_driven(now, holder=holder, directory=directory, at=taken)
+    is_running = is_driven(now, holder=holder, is_asked=is_asked, at=taken)
     return Snapshot(
         result=replace(result, state="running") if is_running else result,
         taken=taken,

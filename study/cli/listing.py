@@ -46,7 +46,7 @@ def show_list(storage: str, *, as_json: bool = False) -> None:
 
 def _names(storage: str) -> list[str]:
     url = os.environ.get("STUDY_LEDGER_URL")
-    if url is None:
+    if not url:
         return study_names(storage)
     from study.ledger.shelf import names_at
 

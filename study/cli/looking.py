@@ -13,7 +13,7 @@ from study.errors import EnvironmentFault, InputError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
-    from study.ledger import Ledger
+    from study.ledger import Ledger, LockHolder
     from study.types import StudyResult
     from study.watching import Snapshot
 
@@ -34,7 +34,7 @@ def find(name: str, storage: str) -> Found:
         EnvironmentFault: the ledger's database does not answer.
     """
     url = os.environ.get("STUDY_LEDGER_URL")
-    if url is None or (storage_root(storage) / name / STUDY_FILE).exists():
+    if not url or (storage_root(storage) / name / STUDY_FILE).exists():
         directory = study_directory(name, storage)
         return Found(config=stored_config(directory), directory=directory)
     from study.config import StudyConfig
@@ -53,8 +53,19 @@ class Looker:
     """Looks at a study again and again with one connection to its ledger."""
 
     def __init__(self, found: Found) -> None:
+        from study.ledger import default_url
+        from study.ledger.storage import server_engine
+
         self._found = found
         self._ledger: Ledger | None = None
+        directory = found.directory
+        self._url = os.environ.get("STUDY_LEDGER_URL") or (default_url(directory) if directory else "")
+        self._is_asked = directory is not None or server_engine(self._url) is not None
+
+    def _holder(self) -> "LockHolder | None":
+        from study.ledger import lock_holder
+
+        return lock_holder(self._found.directory or Path(self._found.config.study), url=self._url)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -68,16 +79,14 @@ class Looker:
         Raises:
             EnvironmentFault: the database does not answer.
         """
-        from study.ledger import lock_holder
         from study.watching import nothing_yet, take_snapshot
 
-        config, directory = self._found.config, self._found.directory
-        holder = lock_holder(directory) if directory is not None else None
+        config, holder = self._found.config, self._holder()
         try:
             self._ledger = self._ledger or self._open()
             if self._ledger is None:
                 return nothing_yet(config, holder=holder)
-            return take_snapshot(self._ledger, config, holder=holder, directory=directory)
+            return take_snapshot(self._ledger, config, holder=holder, is_asked=self._is_asked)
         except EnvironmentFault:
             self.close()
             raise
@@ -97,15 +106,13 @@ class Looker:
         Raises:
             EnvironmentFault: the database does not answer.
         """
-        from study.ledger import lock_holder
         from study.watching import brief_result, is_driven, nothing_yet
 
-        config, directory = self._found.config, self._found.directory
-        holder = lock_holder(directory) if directory is not None else None
+        config, holder = self._found.config, self._holder()
         self._ledger = self._ledger or self._open()
         if self._ledger is None:
             return nothing_yet(config, holder=holder).result
-        is_running = is_driven(self._ledger.now(), holder=holder, directory=directory, at=time.time())
+        is_running = is_driven(self._ledger.now(), holder=holder, is_asked=self._is_asked, at=time.time())
         return brief_result(self._ledger, config, is_running=is_running)
 
     def _open(self) -> "Ledger | None":
@@ -113,7 +120,7 @@ class Looker:
             return open_ledger(self._found.config, self._found.directory)
         from study.ledger import Ledger
 
-        return Ledger.open(os.environ["STUDY_LEDGER_URL"], config=self._found.config, read_only=True)
+        return Ledger.open(self._url, config=self._found.config, read_only=True)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import re
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +111,7 @@ class Driven:
     def look(self, *, is_running=True):
         holder = LockHolder(pid=7, host="here", since="2026-01-01T00:00:00+00:00") if is_running else None
         self.reader = self.reader or Ledger.open(self.url, config=self.config, read_only=True)
-        return take_snapshot(self.reader, self.config, holder=holder, directory=self.directory)
+        return take_snapshot(self.reader, self.config, holder=holder, is_asked=True)
 
     def close(self):
         if self.reader is not None:
@@ -190,21 +189,19 @@ def test_a_board_from_a_snapshot(driven):
 
 
 def test_who_is_alive():
-    """A driver of another machine that fell silent is shown as running, or one that beats as dead."""
+    """A driver that fell silent is shown as running, or one that beats as dead, to who can ask for no lock."""
     now = Now(host="elsewhere", pid=1, directory="/s", since=0.0, told=1000.0)
     holder = LockHolder(pid=1, host="here", since="")
-    here = replace(now, host=socket.gethostname())
-    for note, held, directory, at, expected in (
-        (now, None, None, 1000.0 + STALE_S / 2, True),
-        (now, None, None, 1001.0 + STALE_S, False),
-        (replace(now, is_over=True), None, None, 1001.0, False),
-        (now, None, Path("/s"), 1001.0, True),
-        (here, None, Path("/s"), 1001.0, False),
-        (here, None, None, 1001.0, True),
-        (None, holder, Path("/s"), 0.0, True),
-        (None, None, None, 0.0, False),
+    for note, held, is_asked, at, expected in (
+        (now, None, False, 1000.0 + STALE_S / 2, True),
+        (now, None, False, 1001.0 + STALE_S, False),
+        (replace(now, is_over=True), None, False, 1001.0, False),
+        (now, None, True, 1001.0, False),
+        (now, holder, True, 9999.0, True),
+        (None, holder, True, 0.0, True),
+        (None, None, False, 0.0, False),
     ):
-        assert is_driven(note, holder=held, directory=directory, at=at) is expected
+        assert is_driven(note, holder=held, is_asked=is_asked, at=at) is expected
 
 
 def test_the_note_survives_json():
