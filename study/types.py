@@ -101,6 +101,22 @@ class TrialRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The budget of a search; None where there is no such limit.
+
+    ``trials`` counts every trial, ``hours`` the time that the search ran, ``gpu_hours`` those of all GPUs together,
+    ``configurations`` is the size of a finite space.
+    """
+
+    trials: int | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+    target: float | None = None
+    no_better_in: int | None = None
+    configurations: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """A run that is tried again because memory ran out: in how many times more micro-batches, and why, in words."""
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from study.config import StudyConfig
 from study.ledger import Ledger, LockHolder, Now, RunNow
-from study.ledger.budget import Limits, limits_of
+from study.ledger.budget import limits_of
 from study.ledger.now import utc_text
 from study.standing import is_done, noted_rows, read_result
-from study.types import EpochResult, Event, StudyResult, TrialRow, TrialState
+from study.types import EpochResult, Event, Limits, StudyResult, TrialRow, TrialState
 
 ENDED: Final = ("complete", "pruned", "failed")
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from study.console.spending import Spent
-from study.ledger.budget import Limits
 from study.report.words import number, params_text
-from study.types import Event, TrialRow
+from study.types import Event, Limits, TrialRow
 
 NUM_LAST: Final = 5
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from study.ledger.budget import Limits
 from study.report.words import duration, number
+from study.types import Limits
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,10 +9,11 @@ from typing import Any, Final
 from optuna.trial import FrozenTrial, TrialState
 
 from study.config import StudyConfig, mode_of
-from study.ledger.budget import Limits, limits_of
+from study.ledger.budget import limits_of
 from study.ledger.suggestion import Suggester, SuggestSettings
 from study.ledger.view import seen
 from study.space import SearchSpace, active_nodes, count, params_of, parse_space, value_in
+from study.types import Limits
 
 TURNS: Final = 8  # suggestions for one number, before a configuration that runs already is trained beside itself
 START: Final = "start_with"

@@ -2,26 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from study.types import TrialRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The budget of a search; None where there is no such limit.
-
-    ``trials`` counts every trial, ``hours`` the time that the search ran, ``gpu_hours`` those of all GPUs together,
-    ``configurations`` is the size of a finite space.
-    """
-
-    trials: int | None = None
-    hours: float | None = None
-    gpu_hours: float | None = None
-    target: float | None = None
-    no_better_in: int | None = None
-    configurations: int | None = None
+from study.types import Limits, TrialRow
 
 
 def why_over(

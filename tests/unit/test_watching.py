@@ -25,9 +25,8 @@ from study.console.spending import Spent, budget_text
 from study.console.watched import board_of, head_lines
 from study.errors import EnvironmentFault
 from study.ledger import Ledger, LockHolder, Teller, lock_study
-from study.ledger.budget import Limits
 from study.ledger.now import STALE_S, Now, now_from_json, now_to_json
-from study.types import EpochResult, Event, RunOutcome, TrialRow
+from study.types import EpochResult, Event, Limits, RunOutcome, TrialRow
 from study.watching import events_between, is_driven, take_snapshot
 
 METRIC = "val/auroc_macro"
