@@ -96,7 +96,8 @@ def check_study_file(
     """All faults of a study file in file order, and every section that is valid on its own.
 
     ``overrides`` are texts ``path=value``, the value in YAML, the last one of a path counts; they come after the values
-    of ``scale``. The file's other scales are checked, too. ``environ`` defaults to the variables of the process.
+    of ``scale``. The file's other scales are checked, too. Of a scale that the file does not have no section is valid,
+    since nobody knows what was meant. ``environ`` defaults to the variables of the process.
 
     Raises:
         ConfigError: the file is missing, too large, not YAML, or not a mapping.
@@ -108,7 +109,7 @@ def check_study_file(
     variables = os.environ if environ is None else environ
     base: dict[str, Any] = document.value
     scales, faults = take_scales(base)
-    faults = [*document.faults, *faults, *asked_faults(scale, scales, is_broken=bool(faults))]
+    faults = [*document.faults, *faults, *asked_faults(scale, scales, faults)]
     for name, values in scales.items():
         if name != scale:
             faults += _other_scale_faults(base, name, values, environ=variables)
@@ -119,7 +120,9 @@ def check_study_file(
     faults += apply_overrides(document, overrides)
     partial, faults = check_raw(document.value, [*faults, *_expand(document.value, "", variables)])
     faults = [seen_from(str(scale), values, fault) if is_set(fault, values, overrides) else fault for fault in faults]
-    return replace(partial, places=document.places), in_file_order(faults, document.places)
+    is_known = scale is None or scale in scales
+    partial = replace(partial, places=document.places) if is_known else PartialStudy(valid=frozenset())
+    return partial, in_file_order(faults, document.places)
 
 
 def check_raw(raw: dict[str, Any], known: Sequence[Fault] = ()) -> tuple[PartialStudy, list[Fault]]:

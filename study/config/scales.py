@@ -34,9 +34,9 @@ def take_scales(raw: dict[str, Any]) -> tuple[Scales, list[Fault]]:
     return scales, faults
 
 
-def asked_faults(name: str | None, scales: Mapping[str, Any], *, is_broken: bool = False) -> list[Fault]:
-    """The fault of a scale that is asked for and that the file does not have; none while the section is broken."""
-    if name is None or name in scales or is_broken:
+def asked_faults(name: str | None, scales: Mapping[str, Any], known: Sequence[Fault]) -> list[Fault]:
+    """The fault of a scale that is asked for and that the file does not have; none where ``known`` faults tell why."""
+    if name is None or name in scales or any(fault.path in (SCALES, f"{SCALES}.{name}") for fault in known):
         return []
     if not scales:
         return [Fault(OPTION, f"{show(name)}: the file has no section {SCALES}")]

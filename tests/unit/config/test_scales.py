@@ -68,9 +68,18 @@ def test_unknown_scale(write: Write, raw: dict[str, Any], name: str, message: st
         ("seed", "-1: expected a whole number from 0 to 4294967295"),
         ("--scale", message),
     ]
+    assert check_study_file(file, scale=name)[0].valid == frozenset()  # so nobody looks for the data of the whole study
     with pytest.raises(ConfigError) as error:
         load_config(file, scale=name)
     assert error.value.exit_code == 2
+
+
+def test_a_broken_scale_is_asked_for(write: Write, raw: dict[str, Any]) -> None:
+    """A broken scale is said to be missing, or hides that another one is."""
+    file = write({**raw, "scales": {"small": 3, "tiny": {"train.epochs": 3}}})
+    broken = ("scales.small", "3: expected values by dotted path, as in {train.epochs: 2}")
+    assert faults_of(file, scale="small") == [broken]
+    assert faults_of(file, scale="tin") == [broken, ("--scale", "'tin': expected one of tiny; did you mean 'tiny'?")]
 
 
 def test_a_file_without_scales(write: Write, raw: dict[str, Any]) -> None:
