@@ -30,7 +30,7 @@ SURFACE = {
     "evaluate": None,
     "predict": None,
     "explain": None,
-    "report": ["WHAT", "--out"],
+    "report": ["NAME", "--out"],
     "export": None,
     "doctor": ["[FILE]", "--scale", "--set"],
     "list": ["--json"],
@@ -108,7 +108,7 @@ class TestSurface:
         assert (done.exit_code, done.stdout) == (0, "")
         assert place.read_bytes().startswith(b"\x89PNG")
         for arguments, words in (
-            (["quickstart"], "study report quickstart: not available yet"),
+            (["quickstart", "--storage", str(tmp_path)], "no study is called 'quickstart'"),
             (["losses", "--out", str(tmp_path)], "expected the name of a PNG file"),
             (["losses", "--out", str(tmp_path / "losses.pdf")], "expected the name of a PNG file"),
             (["losses", "--out", str(place / "below.png")], "cannot be written"),

@@ -275,18 +275,21 @@ def explain() -> None:
 
 @app.command()
 def report(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="losses: their gradients.", show_default=False)],
+    what: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a study; losses: gradients.", show_default=False)
+    ],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="PNG file; losses.png without it.", show_default=False)
+        Path | None,
+        typer.Option("--out", metavar="PLACE", help="Another folder; of losses a PNG file.", show_default=False),
     ] = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
-    """Draw the gradients of losses; a study's report as a page is not available yet."""
+    """Write a study's report: one HTML page, tables (CSV, LaTeX) and figures (PNG, SVG)."""
     from study.cli.reporting import report_on
 
-    report_on(what, out=out)
+    report_on(what, storage=storage, out=out)
 
 
 @app.command(context_settings=_ANY)
