@@ -57,7 +57,7 @@ def gather(name: str, *, storage: str) -> "Evidence":
     Raises:
         InputError: there is no such study.
     """
-    from study.cli.showing import read_study
+    from study.cli.looking import Found, looking
     from study.report.page.evidence import Evidence, Ledgered, read_arms, read_data
 
     directory = study_directory(name, storage)
@@ -73,7 +73,8 @@ def gather(name: str, *, storage: str) -> "Evidence":
                 hours=ledger.hours_run(),
                 fingerprint=str(ledger.stage("dataset fingerprint") or ""),
             )
-    result = read_study(config, directory)
+    with looking(Found(config=config, directory=directory)) as looker:
+        result = looker.look().result
     data = read_data(config, fingerprint=ledgered.fingerprint)
     classes = data.dataset.classes if data.dataset else ()
     evidence = Evidence(
