@@ -17,7 +17,7 @@ FILE ?= search_spaces/quickstart.yaml
 QUICK := tests/unit tests/contracts tests/test_*.py
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench clean
+.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ long-rest: setup
 
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py
+
+chaos: setup  ## Shoot the processes of a study one after another (about 20 minutes)
+	PYTHONUNBUFFERED=1 $(PYTEST) -q -s tests/chaos/chaos_study.py
 
 clean:  ## Remove the environment and all caches; keeps data/ and studies/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

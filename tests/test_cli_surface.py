@@ -34,6 +34,7 @@ SURFACE = {
     "export": None,
     "doctor": ["[FILE]", "--scale", "--set"],
     "list": ["--json"],
+    "sync": ["NAME"],
     "compare": ["NAME NAME...", "--json"],
 }
 LATER = sorted(verb for verb, arguments in SURFACE.items() if arguments is None)

@@ -153,6 +153,19 @@ def status(
     raise typer.Exit(show_status(name, storage=storage, as_json=json, watch=watch))
 
 
+@app.command(
+    epilog="""\b
+Examples:
+  study sync quickstart                           what MLflow lacks, or all of it
+  MLFLOW_TRACKING_URI=http://mlflow:5000 study sync quickstart      into another, empty store"""
+)
+def sync(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> None:
+    """Write MLflow anew from ledger and journal; what is there already is not doubled."""
+    from study.cli.syncing import sync_study
+
+    sync_study(name, storage=storage)
+
+
 @app.command("list")
 def list_studies(*, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
     """List the studies: state, trials, best value, and when something happened last."""

@@ -127,7 +127,7 @@ def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:
     from study.ledger import lock_study
 
     INVOCATION.log = directory / "study.log"
-    with lock_study(directory, url=ledger_url(directory), tell=_tell) as held:
+    with lock_study(directory, url=ledger_url(directory), tell=tell) as held:
         store_config(directory, config)
         result = _drive(config, directory, storage=storage, held=held)
     if not result.did_work:
@@ -136,7 +136,8 @@ def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:
     typer.echo(f"\n{closing_text(result, places(directory, storage=storage), width=width)}", err=True)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """A line beside the study's own output, on standard error."""
     typer.echo(f"note: {text}", err=True)
 
 

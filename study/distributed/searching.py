@@ -11,6 +11,7 @@ from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrain
 from study.distributed.slots import SlotPool
 from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
 from study.ledger import Ledger, LedgerTrial
+from study.retelling import retell
 from study.tracking import Tracker
 from study.types import EpochResult, Event, Retry, RunOutcome, RunSpec
 
@@ -108,18 +109,8 @@ class Search:
         self.ledger.hand_back(int(spec.trial))
 
     def mirror_ledger(self) -> None:
-        """Tell the tracker all finished trials once more; it skips what it has, and a kill may have cost it some."""
-        for row in self.ledger.rows():
-            outcome = self.ledger.outcome(int(row.trial))
-            if outcome is None:
-                continue
-            if row.repeats:
-                self._mirror_repeat(row.trial, row.params, outcome)
-                continue
-            for result in self.ledger.epochs(int(row.trial)):
-                self.tracker.log_epoch(row.trial, row.seeds[0], result)
-            directory = self.study_dir / "runs" / f"{row.trial}-s{row.seeds[0]}"
-            self.tracker.end_run(row.trial, row.seeds[0], outcome, artifacts=artifacts(directory))
+        """Tell the tracker everything once more; it skips what it has, and a kill may have cost it some."""
+        retell(self.ledger, self.tracker, self.config, study_dir=self.study_dir, artifacts=artifacts)
 
 
 def ended_event(spec: RunSpec, outcome: RunOutcome, *, metric: str) -> Event:

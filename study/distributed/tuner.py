@@ -25,6 +25,7 @@ from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
 from study.errors import InputError, InterruptedStudy, StudyError
 from study.ledger import Ledger, Teller
+from study.retelling import tracker_of
 from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
 from study.tracking import Tracker, has_undelivered
 from study.types import Event, RunOutcome, StudyResult
@@ -59,7 +60,7 @@ def run_study(
             return read_result(ledger, config, did_work=False)
         with (
             _telling(None if is_over else ledger, config, study_dir=study_dir, observe=observe) as tell,
-            _tracker(study_dir, tracking_uri, config=config, observe=tell) as tracker,
+            _tracker(ledger, study_dir, tracking_uri, config=config, observe=tell) as tracker,
         ):
             search = Search(config=config, study_dir=study_dir, ledger=ledger, tracker=tracker, observe=tell, stop=stop)
             search.mirror_ledger()
@@ -92,9 +93,11 @@ def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, obs
 
 
 @contextlib.contextmanager
-def _tracker(study_dir: Path, tracking_uri: str, *, config: StudyConfig, observe: Observe) -> Iterator[Tracker]:
+def _tracker(
+    ledger: Ledger, study_dir: Path, tracking_uri: str, *, config: StudyConfig, observe: Observe
+) -> Iterator[Tracker]:
     """The mirror of the study; on leaving, MLflow is told how the study stands."""
-    tracker = Tracker(study_dir, tracking_uri, config)
+    tracker = tracker_of(ledger, config, study_dir=study_dir, tracking_uri=tracking_uri)
     state: Literal["done", "interrupted", "failed"] = "failed"
     try:
         yield tracker

@@ -46,6 +46,10 @@ SQLITE_TIMEOUT_S: Final = 60.0  # how long the writer waits for a reader, and a 
 PATIENCE_S: Final = 60.0  # how long a writer waits for a server that has gone, as it does when it is restarted
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 2.0
+NO_TABLES: Final = (
+    "no such table: version_info",
+    'relation "version_info" does not exist',
+)  # SQLite's words, PostgreSQL's
 # What a server says while it starts, stops or is full, and what pg8000 says when there is none.
 GONE: Final = ("57P01", "57P02", "57P03", "53300", "network error", "connection is closed", "Can't create a connection")
 # pg8000 lets the socket's own errors through, and half an answer is an error of the module that takes it apart.
@@ -90,6 +94,10 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
             "install it, or write the address without a driver: postgresql://user@host/database",
         ) from error
     except (*UNANSWERED, RuntimeError) as error:
+        if not create and any(word in _reason(error) for word in NO_TABLES):
+            raise InputError(
+                f"there is no ledger in {shown(address)} yet", "check the name of the study, or run it first"
+            ) from error
         raise EnvironmentFault(
             f"the ledger ({shown(address)}) cannot be opened: {_reason(error)}",
             "check that the database runs, that the address is right and that the file is a ledger",

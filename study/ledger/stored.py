@@ -24,6 +24,11 @@ class StoredTrials(StudyNotes):
         return [result for _, result in sorted(epochs_of(self._trial(number)).items())]
 
     @answered
+    def attempt(self, number: int) -> int:
+        """How often a trial was handed out."""
+        return int(self._trial(number).user_attrs.get("attempt", 1))
+
+    @answered
     def report_seed(self, number: int, seed: int, value: float) -> None:
         """Keep the metric of one seed (or fold) of a trial that has several."""
         self._must_write()

@@ -6,7 +6,15 @@ delays nothing and loses nothing, and what is delivered twice is there once.
 
 from study.tracking.delivery import has_undelivered
 from study.tracking.readback import best_rows, study_config_text
-from study.tracking.server import default_uri
-from study.tracking.tracker import Tracker
+from study.tracking.server import check_answers, default_uri
+from study.tracking.tracker import SentRow, Tracker
 
-__all__ = ["Tracker", "best_rows", "default_uri", "has_undelivered", "study_config_text"]
+__all__ = [
+    "SentRow",
+    "Tracker",
+    "best_rows",
+    "check_answers",
+    "default_uri",
+    "has_undelivered",
+    "study_config_text",
+]

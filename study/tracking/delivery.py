@@ -32,16 +32,21 @@ class Delivery:
         journal: what is to be delivered.
         mirror: who applies the records.
         cursor_path: file that holds how far the journal was delivered to this tracking URI.
-        tracking_uri: the address; with another one everything is delivered anew.
+        tracking_uri: the address; each has a place of its own in the cursor, and a new one is told everything.
+        from_start: deliver everything again.
     """
 
-    def __init__(self, journal: Journal, mirror: Mirror, *, cursor_path: Path, tracking_uri: str) -> None:
+    def __init__(
+        self, journal: Journal, mirror: Mirror, *, cursor_path: Path, tracking_uri: str, from_start: bool = False
+    ) -> None:
         self._journal = journal
         self._mirror = mirror
         self._cursor_path = cursor_path
         self._target = target_of(tracking_uri)
-        self._offset, self._sequence = self._read_cursor()
+        self._cursors = read_cursors(cursor_path)
+        self._offset, self._sequence = (0, 0) if from_start else self._start()
         self._is_checked = False
+        self._had_trouble = False
         self._tries = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -56,6 +61,13 @@ class Delivery:
         """Say that the journal has grown."""
         self._wake.set()
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until everything is delivered, for at most ``timeout_s`` seconds; the number of records that are not."""
+        deadline = time.monotonic() + timeout_s
+        while self._journal.count > self._sequence and time.monotonic() < deadline and self._thread.is_alive():
+            time.sleep(0.05)
+        return self._journal.count - self._sequence
+
     def stop(self, timeout_s: float) -> int:
         """Deliver what is left, for at most ``timeout_s`` seconds; the number of records that were not delivered."""
         self._deadline = time.monotonic() + timeout_s
@@ -66,13 +78,14 @@ class Delivery:
 
     def _run(self) -> None:
         delay = FIRST_DELAY_S
-        while True:
+        while not (self._closing.is_set() and time.monotonic() > self._deadline):
             self._wake.clear()
             records = self._journal.read(self._offset, limit=RECORDS_PER_ROUND)
             if not records:
-                if self._closing.is_set():
+                if not self._closing.is_set():
+                    self._wake.wait()
+                elif not self._is_doubled():
                     return
-                self._wake.wait()
             elif self._deliver(records):
                 delay = FIRST_DELAY_S
             elif self._closing.wait(delay):
@@ -87,10 +100,11 @@ class Delivery:
         for _, group in itertools.groupby(records, key=lambda item: _batch_of(item[0])):
             batch = list(group)
             try:
-                if not self._is_checked and self._restarted():
+                if self._restarted():
                     return True
                 self._mirror.apply([record for record, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises must not end the mirror
+                self._had_trouble = True
                 self._mirror.forget()
                 if not self._is_given_up(batch[0][0], error):
                     return False
@@ -99,12 +113,28 @@ class Delivery:
         return True
 
     def _restarted(self) -> bool:
-        """Go back to the beginning of the journal when MLflow has lost this study, or never knew it."""
-        is_lost = self._mirror.is_new() and self._offset > 0
+        """Go back to the beginning of the journal when MLflow has lost this study, or a part of it."""
+        is_lost = not self._is_checked and self._mirror.is_new() and self._offset > 0
         self._is_checked = True
-        if is_lost:
+        if self._mirror.take_doubles() or is_lost:
             self._move(offset=0, sequence=0)
-        return is_lost
+            return True
+        return False
+
+    def _is_doubled(self) -> bool:
+        """In the end, whether a call that failed and was made again was heard twice; then all is delivered once more.
+
+        A server that is slow may make a run after its caller has given up and asked for it again.
+        """
+        if not self._had_trouble:
+            return False
+        self._had_trouble = False
+        try:
+            self._mirror.forget()
+            return self._restarted()
+        except Exception as error:  # noqa: BLE001 - the next connection looks again
+            logger.warning("MLflow could not be asked in the end: %s", reason_of(error))
+            return False
 
     def _is_given_up(self, record: Record, error: Exception) -> bool:
         self._tries += 1
@@ -118,18 +148,35 @@ class Delivery:
 
     def _move(self, *, offset: int, sequence: int) -> None:
         self._offset, self._sequence = offset, sequence
+        self._cursors[self._target] = (offset, sequence)
         temporary = self._cursor_path.with_name(f".{self._cursor_path.name}-{os.getpid()}")
-        temporary.write_text(json.dumps({"target": self._target, "offset": offset, "sequence": sequence}))
+        temporary.write_text(json.dumps({"delivered": self._cursors}))
         temporary.replace(self._cursor_path)
 
-    def _read_cursor(self) -> tuple[int, int]:
-        try:
-            cursor = json.loads(self._cursor_path.read_text())
-            if cursor["target"] == self._target and cursor["sequence"] <= self._journal.count:
-                return int(cursor["offset"]), int(cursor["sequence"])
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.debug("no cursor at %s: the journal is delivered from its beginning", self._cursor_path)
+    def _start(self) -> tuple[int, int]:
+        """Where to go on; at the beginning when the cursor is not one of this journal."""
+        offset, sequence = self._cursors.get(self._target, (0, 0))
+        if self._journal.is_end_of(offset, sequence):
+            return offset, sequence
+        logger.warning("the cursor of MLflow's journal does not fit it: everything is delivered again")
         return 0, 0
+
+
+def read_cursors(path: Path) -> dict[str, tuple[int, int]]:
+    """By the name of a tracking store, how many bytes and records it has got; nothing where the file is of no use.
+
+    Nothing is lost with it: the journal is delivered again, and what is there already stays as it is.
+    """
+    try:
+        kept = json.loads(path.read_text())
+        if "target" in kept:  # of one store, as it was written before
+            return {str(kept["target"]): (int(kept["offset"]), int(kept["sequence"]))}
+        return {str(name): (int(offset), int(sequence)) for name, (offset, sequence) in kept["delivered"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        logger.warning("%s is damaged: everything is delivered again", path)
+        return {}
 
 
 def target_of(tracking_uri: str) -> str:
@@ -139,15 +186,11 @@ def target_of(tracking_uri: str) -> str:
 
 def has_undelivered(study_dir: Path, tracking_uri: str) -> bool:
     """Whether the journal of a study holds records that MLflow at ``tracking_uri`` has not got yet."""
-    journal, cursor_path = study_dir / JOURNAL_FILE, study_dir / CURSOR_FILE
+    journal = study_dir / JOURNAL_FILE
     if not journal.exists():
         return False
-    try:
-        cursor = json.loads(cursor_path.read_text())
-        is_same = cursor["target"] == target_of(tracking_uri)
-        return not is_same or int(cursor["offset"]) < journal.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
+    offset, _ = read_cursors(study_dir / CURSOR_FILE).get(target_of(tracking_uri), (0, 0))
+    return offset < journal.stat().st_size
 
 
 def _batch_of(record: Record) -> tuple[object, ...]:

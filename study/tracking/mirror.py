@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 METRICS_PER_BATCH: Final = 1000
 PARAMS_PER_BATCH: Final = 100
 RUNS_PER_PAGE: Final = 1000
+EPOCH_MARK: Final = "epoch/seconds"
 STATUS: Final = {
     "complete": "FINISHED",
     "pruned": "FINISHED",
@@ -33,6 +35,9 @@ class Mirror:
         study: name of the experiment.
         study_id: tag by which this study's runs are found.
         artifact_dir: where artifacts go when MLflow is a database file.
+
+    Attributes:
+        sent, there: number of runs, and of records by kind, that MLflow has got in this session or had already.
     """
 
     def __init__(self, tracking_uri: str, *, study: str, study_id: str, artifact_dir: Path) -> None:
@@ -43,6 +48,10 @@ class Mirror:
         self._client: Any = None
         self._experiment = ""
         self._runs: dict[Run, str] = {}
+        self._found: dict[str, set[int] | None] = {}
+        self._had_doubles = False
+        self.sent: Counter[str] = Counter()
+        self.there: Counter[str] = Counter()
 
     def is_new(self) -> bool:
         """Whether MLflow knows nothing of this study yet, so that the journal has to be told from its beginning."""
@@ -51,7 +60,7 @@ class Mirror:
     def forget(self) -> None:
         """Look everything up again with the next record; for use after any failure."""
         self._client = None
-        self._runs = {}
+        self._runs, self._found = {}, {}
 
     def apply(self, records: Sequence[Record]) -> None:
         """Carry one record over, or several epochs of one run at once. Raises whatever MLflow raises."""
@@ -87,9 +96,27 @@ class Mirror:
             self._experiment = client.create_experiment(self._study, artifact_location=location)
         else:
             self._experiment = experiment.experiment_id
-        self._runs = dict(_known_runs(client, self._experiment, self._study_id))
+        self._runs = self._single_runs(client)
+        self._found = dict.fromkeys(self._runs.values())
         self._client = client
+        self.there["runs"] = max(self.there["runs"], sum(run != NO_RUN for run in self._runs) - self.sent["runs"])
         return self._runs
+
+    def _single_runs(self, client: Any) -> dict[Run, str]:
+        """This study's runs, of each (trial, seed) the oldest; what a lost answer has left beside it is deleted."""
+        runs: dict[Run, str] = {}
+        for run, run_id in _known_runs(client, self._experiment, self._study_id):
+            if runs.setdefault(run, run_id) != run_id:
+                logger.warning("MLflow had run %s-s%d twice; one is deleted, the other is told everything", *run)
+                client.delete_run(run_id)
+                self._had_doubles = True
+        return runs
+
+    def take_doubles(self) -> bool:
+        """Whether a run was there twice since the last call: records may have gone to the one that was deleted."""
+        self._connected()
+        found, self._had_doubles = self._had_doubles, False
+        return found
 
     def _run_id(self, record: Record) -> str:
         """The MLflow run of a record; made with all of its identifying tags in one call when it is new."""
@@ -104,6 +131,7 @@ class Mirror:
                 name = f"{record.trial}-s{record.seed}"
             made = self._client.create_run(self._experiment, start_time=record.time_ms, tags=tags, run_name=name)
             runs[record.run] = made.info.run_id
+            self.sent["runs"] += record.run != NO_RUN
         return runs[record.run]
 
     def _describe(self, record: Record) -> None:
@@ -119,6 +147,7 @@ class Mirror:
         run_id, payload = self._run_id(record), record.payload
         tags = {"study.state": "running", "study.attempt": str(payload["attempt"])}
         tags["study.params"] = json.dumps(payload["params"])
+        tags["mlflow.parentRunId"] = self._run_id(_for_study(record))
         # The run of the search stays one when the same seed is confirmed later.
         if self._client.get_run(run_id).data.tags.get("study.stage") != "search":
             tags["study.stage"] = payload["stage"]
@@ -131,20 +160,43 @@ class Mirror:
             self._client.log_text(run_id, payload["config"], "config.yaml")
 
     def _epochs(self, records: Sequence[Record]) -> None:
-        points = []
-        for record in records:
-            payload = record.payload
-            extra = {"epoch/seconds": payload["seconds"], "epoch/images": payload["images"]}
-            points += _metrics({**payload["metrics"], **extra}, record, step=payload["epoch"])
         run_id, last = self._run_id(records[0]), records[-1].payload
+        known = self._known_epochs(run_id)
+        news = [record for record in records if record.payload["epoch"] not in known]
+        points = []
+        for record in news:
+            payload = record.payload
+            # The last of an epoch's points: where it is, all the others are.
+            extra = {"epoch/images": payload["images"], EPOCH_MARK: payload["seconds"]}
+            points += _metrics({**payload["metrics"], **extra}, record, step=payload["epoch"])
         self._log(run_id, points)
         if last.get("batches"):
             self._tag(run_id, {"study.batches": f"epoch {last['epoch']}: {last['batches']}"})
+        self.sent["epoch"] += len(news)
+        self.there["epoch"] += len(records) - len(news)
+
+    def _known_epochs(self, run_id: str) -> set[int]:
+        """Epochs that MLflow has of a run that it knew before: a journal that was lost tells them with other times."""
+        if run_id not in self._found:
+            return set()
+        known = self._found[run_id]
+        if known is None:
+            known = {point.step for point in self._client.get_metric_history(run_id, EPOCH_MARK)}
+            self._found[run_id] = known
+        return known
+
+    def _log_once(self, run_id: str, record: Record, values: Mapping[str, float]) -> None:
+        """Log single values unless they are there already, as they may be with another time."""
+        points = _metrics(values, record, step=record.payload["best_epoch"])
+        known = self._client.get_run(run_id).data.metrics if run_id in self._found else {}
+        news = [point for point in points if known.get(point.key) != point.value]
+        self._log(run_id, news)
+        is_there = run_id in self._found and not news
+        (self.there if is_there else self.sent)[record.kind] += 1
 
     def _end(self, record: Record) -> None:
         run_id, payload = self._run_id(record), record.payload
-        best = {f"best/{key}": value for key, value in payload["metrics"].items()}
-        self._log(run_id, _metrics(best, record, step=payload["best_epoch"]))
+        self._log_once(run_id, record, {f"best/{key}": value for key, value in payload["metrics"].items()})
         is_interrupted = payload["state"] == "running"
         tags = {
             "study.state": "interrupted" if is_interrupted else payload["state"],
@@ -159,7 +211,7 @@ class Mirror:
 
     def _test(self, record: Record) -> None:
         run_id, payload = self._run_id(record), record.payload
-        self._log(run_id, _metrics(payload["metrics"], record, step=payload["best_epoch"]))
+        self._log_once(run_id, record, payload["metrics"])
         self._tag(run_id, {"study.undefined_test": _undefined(payload["metrics"])})
 
     def _artifact(self, record: Record) -> None:
@@ -167,6 +219,7 @@ class Mirror:
         if not path.is_file():
             raise FileNotFoundError(f"the artifact {path} is gone")
         self._client_for(record).log_artifact(self._run_id(record), str(path), record.payload["folder"] or None)
+        self.sent["artifact"] += 1
 
     def _client_for(self, record: Record) -> Any:
         self._run_id(record)
@@ -187,14 +240,14 @@ class Mirror:
 
 
 def _known_runs(client: Any, experiment: str, study_id: str) -> Iterable[tuple[Run, str]]:
-    """This study's runs; of several with one name, which a lost answer can leave, the oldest."""
+    """This study's runs, the oldest first; of the same time, in the order of their ids."""
     token: str | None = None
     while True:
         page = client.search_runs(
             [experiment],
             filter_string=f"tags.`study.id` = '{study_id}'",
             max_results=RUNS_PER_PAGE,
-            order_by=["attributes.start_time DESC"],
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
             page_token=token,
         )
         for run in page:

@@ -90,6 +90,18 @@ def make_reader(tracking_uri: str) -> Any:
         raise unreachable(tracking_uri, error) from error
 
 
+def check_answers(tracking_uri: str) -> None:
+    """Ask MLflow for anything; a database file is made when it is missing.
+
+    Raises:
+        EnvironmentFault: MLflow does not answer, or refuses this user.
+    """
+    try:
+        make_client(tracking_uri).search_experiments(max_results=1)
+    except Exception as error:
+        raise unreachable(tracking_uri, error) from error
+
+
 def unreachable(tracking_uri: str, error: Exception) -> EnvironmentFault:
     """The error to raise when MLflow does not answer; a password in the URI is not shown."""
     return EnvironmentFault(

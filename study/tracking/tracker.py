@@ -1,7 +1,7 @@
 """What the driver of a study tells MLflow; every call returns at once, and telling twice does no harm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,6 +17,23 @@ from study.types import EpochResult, RunOutcome
 
 CLOSE_TIMEOUT_S: Final = 30.0
 Stage = Literal["search", "confirm"]
+WORDS: Final = {
+    "runs": "runs",
+    "epochs": "epoch",
+    "ends of runs": "end",
+    "test results": "test",
+    "files": "artifact",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRow:
+    """How many things of one kind the journal told, MLflow had already, and MLflow got."""
+
+    what: str
+    told: int
+    there: int
+    sent: int
 
 
 class Tracker:
@@ -28,24 +45,33 @@ class Tracker:
         study_dir: holds ``journal.jsonl`` and its cursor; and, by default, MLflow's database and artifacts.
         tracking_uri: MLflow's address; empty for a database in ``study_dir``.
         config: the resolved study file; its ``study`` is the name of the experiment.
+        study_id: the study's id in MLflow, for a journal that has none yet.
+        from_start: deliver the journal from its beginning, whatever was delivered before.
 
     Raises:
         StudyError: the journal is damaged.
     """
 
-    def __init__(self, study_dir: Path, tracking_uri: str, config: StudyConfig) -> None:
+    def __init__(
+        self, study_dir: Path, tracking_uri: str, config: StudyConfig, *, study_id: str = "", from_start: bool = False
+    ) -> None:
         study_dir.mkdir(parents=True, exist_ok=True)
         self.tracking_uri: str = tracking_uri or default_uri(study_dir)
-        self._journal = Journal(study_dir / JOURNAL_FILE)
+        self._journal = Journal(study_dir / JOURNAL_FILE, study_id=study_id)
+        self.study_id: str = self._journal.study_id
         self._closed = False
-        mirror = Mirror(
+        self._mirror = Mirror(
             self.tracking_uri,
             study=config.study,
             study_id=self._journal.study_id,
             artifact_dir=study_dir / "mlartifacts",
         )
         self._delivery = Delivery(
-            self._journal, mirror, cursor_path=study_dir / CURSOR_FILE, tracking_uri=self.tracking_uri
+            self._journal,
+            self._mirror,
+            cursor_path=study_dir / CURSOR_FILE,
+            tracking_uri=self.tracking_uri,
+            from_start=from_start,
         )
         self._append(
             "study",
@@ -119,6 +145,22 @@ class Tracker:
             where = {"path": str(path.resolve()), "folder": folder}
             changed = path.stat().st_mtime_ns if path.exists() else 0
             self._append("artifact", run=(trial, seed), payload={**where, "changed": changed})
+
+    def has_begun(self, trial: str, seed: int, *, attempt: int | None = None) -> bool:
+        """Whether a run, or one attempt at it, was told to begin."""
+        return self._journal.has_begun((trial, seed), attempt)
+
+    def tally(self) -> list[SentRow]:
+        """What the journal holds, and what of it MLflow had already or has got in this session."""
+        told, sent, there = self._journal.counts(), self._mirror.sent, self._mirror.there
+        return [
+            SentRow(what=what, told=told.get(kind, 0), there=there[kind], sent=sent[kind])
+            for what, kind in WORDS.items()
+        ]
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until MLflow has everything, for at most ``timeout_s`` seconds; how many records it lacks."""
+        return self._delivery.wait(timeout_s)
 
     def open_runs(self) -> list[Run]:
         """(trial, seed) of every run that has begun and not ended, also by a process that was killed."""

@@ -46,6 +46,8 @@ def elsewhere():
 def test_postgresql_holds_what_sqlite_holds(tmp_path, server, tools):
     """A search on a PostgreSQL server has the same table as on sqlite, and is adopted, noted and read alike."""
     config = tools.make_config(trials=6, epochs=3)
+    with pytest.raises(InputError, match="there is no ledger in PostgreSQL on 127"):
+        Ledger.open(server.url, config=config, read_only=True)
     whole = tools.table(tools.run_search(tools.make_url(tmp_path), config))
     first = Ledger.open(server.url, config=config)
     trial = first.next_trial()

@@ -1,0 +1,87 @@
+"""Telling MLflow's journal what the ledger knows: what a kill between the two stores cost, or all of it.
+
+The journal skips what it has, so telling everything again is the rule and not the exception. What the ledger does not
+keep, the curves of runs that only confirm, comes from their checkpoints.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from study.config import StudyConfig, apply_params
+from study.errors import StudyError
+from study.ledger import Ledger
+from study.tracking import Tracker
+from study.types import EpochResult, RunOutcome, TrialRow
+
+STUDY_ID: Final = "id in mlflow"
+Artifacts = Callable[[Path], Sequence[Path]]
+
+
+def tracker_of(
+    ledger: Ledger, config: StudyConfig, *, study_dir: Path, tracking_uri: str, from_start: bool = False
+) -> Tracker:
+    """The study's tracker; its id in MLflow is kept in the ledger, so that a lost journal finds its runs again.
+
+    Raises:
+        StudyError: the journal is damaged.
+    """
+    known = ledger.stage(STUDY_ID)
+    tracker = Tracker(study_dir, tracking_uri, config, study_id=known or "", from_start=from_start)
+    if known != tracker.study_id:
+        ledger.record_stage(STUDY_ID, tracker.study_id)
+    return tracker
+
+
+def retell(ledger: Ledger, tracker: Tracker, config: StudyConfig, *, study_dir: Path, artifacts: Artifacts) -> None:
+    """Tell everything that the ledger holds; ``artifacts`` lists the files of a run's directory that go to MLflow."""
+    params: dict[str, Mapping[str, Any]] = {row.trial: row.params for row in ledger.rows()}
+    for row in ledger.rows():
+        _retell_trial(ledger, tracker, row, config=config, study_dir=study_dir, artifacts=artifacts)
+    for record in sorted(ledger.run_records(), key=lambda each: each.kind != "train"):
+        trial, seed = record.trial, record.seed
+        directory = study_dir / "runs" / f"{trial}-s{seed}"
+        if record.kind == "train":
+            if not tracker.has_begun(trial, seed):
+                own = params.get(trial, {})  # the baseline is the study file as it is
+                tracker.start_run(trial, seed, params=own, config=apply_params(config, own), stage="confirm")
+                for result in _history(directory):
+                    tracker.log_epoch(trial, seed, result)
+            tracker.end_run(trial, seed, record.outcome, artifacts=artifacts(directory))
+        elif record.outcome.state == "complete":
+            tracker.log_test(trial, seed, record.outcome, artifacts=artifacts(directory))
+
+
+def _retell_trial(
+    ledger: Ledger,
+    tracker: Tracker,
+    row: TrialRow,
+    *,
+    config: StudyConfig,
+    study_dir: Path,
+    artifacts: Artifacts,
+) -> None:
+    number, seed = int(row.trial), row.seeds[0]
+    outcome: RunOutcome | None = ledger.outcome(number)
+    attempt = ledger.attempt(number)
+    if not tracker.has_begun(row.trial, seed, attempt=attempt):
+        if outcome is None:
+            return  # whoever goes on with it tells its start
+        own = apply_params(config, row.params)
+        tracker.start_run(row.trial, seed, params=row.params, config=own, attempt=attempt, stage="search")
+    for result in ledger.epochs(number):
+        tracker.log_epoch(row.trial, seed, result)
+    if outcome is not None:
+        found = [] if row.repeats else artifacts(study_dir / "runs" / f"{row.trial}-s{seed}")
+        tracker.end_run(row.trial, seed, outcome, artifacts=found)
+
+
+def _history(directory: Path) -> Sequence[EpochResult]:
+    """The epochs of a run, from its checkpoint; none when that is gone."""
+    from study import checkpoint  # with what it imports, torch
+
+    try:
+        state = checkpoint.load_last(directory)
+    except StudyError:
+        return ()
+    return state.history if state else ()
