@@ -63,12 +63,13 @@ def _retell_trial(
 ) -> None:
     number, seed = int(row.trial), row.seeds[0]
     outcome: RunOutcome | None = ledger.outcome(number)
-    attempt = ledger.attempt(number)
+    tried = ledger.retries().get((row.trial, seed), ())
+    attempt, last = ledger.attempt(number) + len(tried), tried[-1] if tried else None
     if not tracker.has_begun(row.trial, seed, attempt=attempt):
         if outcome is None:
             return  # whoever goes on with it tells its start
         own = apply_params(config, row.params)
-        tracker.start_run(row.trial, seed, params=row.params, config=own, attempt=attempt, stage="search")
+        tracker.start_run(row.trial, seed, params=row.params, config=own, attempt=attempt, stage="search", retry=last)
     for result in ledger.epochs(number):
         tracker.log_epoch(row.trial, seed, result)
     if outcome is not None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from study.config import StudyConfig, apply_params, mode_of
+from study.failures import retry_note
 from study.ledger import Ledger, RunRecord
 from study.metrics import range_of
-from study.types import ComparatorRow, ConfirmRow, RunOutcome, StudyResult, TrialRow
+from study.types import ComparatorRow, ConfirmRow, Retry, RunOutcome, StudyResult, TrialRow
 
 CONFIRMED: Final = "confirm finished"
 BASELINE: Final = "baseline"
@@ -73,9 +74,8 @@ def left_to_search(ledger: Ledger) -> int:
 
 
 def noted_rows(ledger: Ledger) -> tuple[TrialRow, ...]:
-    """The trials, each with what its runs needed that the study file does not say."""
-    notes = {trial: retry.text for (trial, _), retry in ledger.retries().items()}
-    return tuple(replace(row, note=notes.get(row.trial, "")) for row in ledger.rows())
+    """The trials, each with what its runs needed that the study file does not say, and how often they were begun."""
+    return with_retries(ledger.rows(), ledger.retries())
 
 
 def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -> StudyResult:
@@ -115,6 +115,20 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
         metrics=ledger.metrics if len(ledger.metrics) > 1 else (),
         over=ledger.over,
     )
+
+
+def with_retries(
+    rows: Sequence[TrialRow], retries: Mapping[tuple[str, int], tuple[Retry, ...]]
+) -> tuple[TrialRow, ...]:
+    """Rows that tell how often their trials were tried again, in the search and in the confirmation, and why."""
+    by_trial: dict[str, tuple[Retry, ...]] = {}
+    for (trial, _), tried in retries.items():
+        by_trial[trial] = by_trial.get(trial, ()) + tried
+    told = []
+    for row in rows:
+        tried = by_trial.get(row.trial, ())
+        told.append(replace(row, retries=tried, attempts=row.attempts + len(tried), note=retry_note(tried)))
+    return tuple(told)
 
 
 def confirm_key(config: StudyConfig) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
 SplitName = Literal["train", "val", "test"]
+FailureKind = Literal["preempted", "out_of_memory", "crash", "bad_configuration"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,9 @@ class RunSpec:
     ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
     parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
     already; ``attempt`` fences off older tries. Each rank's share of a batch is cut into ``parts`` times as many
-    micro-batches as the study file says, since memory ran out before. ``label`` lets a ``teacher`` (``config``,
-    ``seed`` and ``directory`` of its run) label training images.
+    micro-batches as the study file says, since memory ran out before. ``retries`` says how often the run is tried again
+    after a failure of each kind without an epoch in between, ``failed`` how often it was so already. ``label`` lets a
+    ``teacher`` (``config``, ``seed`` and ``directory`` of its run) label training images.
     """
 
     trial: str
@@ -44,6 +46,8 @@ class RunSpec:
     reported_epoch: int = 0
     kind: Literal["train", "evaluate", "label"] = "train"
     parts: int = 1
+    retries: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
     teacher: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,13 +58,32 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """How a run ended. ``metrics`` are those of the best epoch (train) or of the test split (evaluate)."""
+    """How a run ended. ``metrics`` are those of the best epoch (train) or of the test split (evaluate).
+
+    ``failure`` is the kind of a failure; empty for a run that has not failed, or for a reason of no kind.
+    """
 
     state: TrialState
     best_epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str = ""
     reason: str = ""
+    failure: FailureKind | Literal[""] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A run that is tried again from its last checkpoint: after which kind of failure, and why, in words.
+
+    ``parts``: in how many times more micro-batches it goes on. ``attempt`` is the one that failed, ``epoch`` the last
+    one that was known then.
+    """
+
+    text: str
+    kind: FailureKind = "out_of_memory"
+    parts: int = 1
+    attempt: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +94,9 @@ class TrialRow:
     epoch; ``curve`` is the metric of every epoch; NaN where a metric is undefined. ``violations`` says by how much
     which constraint is missed. ``repeats`` is the trial whose configuration and result this one has again, without
     any training. ``seconds`` and ``images`` sum over the epochs; ``device_seconds`` count each GPU of the run, or each
-    worker where there is none. ``note`` tells what a run needed that the study file does not say.
+    worker where there is none. ``note`` tells what a run needed that the study file does not say. ``attempts`` counts
+    how often the trial was begun, ``retries`` are those after a failure; ``failure`` is the kind of the last one of a
+    failed trial.
     """
 
     trial: str
@@ -93,6 +118,9 @@ class TrialRow:
     gpu_seconds: float = 0.0
     images: int = 0
     note: str = ""
+    attempts: int = 1
+    retries: tuple[Retry, ...] = ()
+    failure: str = ""
 
     @property
     def is_feasible(self) -> bool:
@@ -114,14 +142,6 @@ class Limits:
     target: float | None = None
     no_better_in: int | None = None
     configurations: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """A run that is tried again because memory ran out: in how many times more micro-batches, and why, in words."""
-
-    parts: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,7 @@ def resume(
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
-    """Go on with a study; --set may change its budget (search.trials, search.budget, confirm.*, resources.*)."""
+    """Go on with a study; --set may change search.{trials,budget,retries,max_failures}, confirm.* and resources.*."""
     from study.cli.running import resume_study
 
     resume_study(name, storage=storage, overrides=overrides or (), trials=trials, space=space)

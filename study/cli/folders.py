@@ -100,7 +100,7 @@ def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str, ma
         raise InputError(
             f"study {old.study!r} exists with another configuration:{lines}",
             f"{resume} goes on with the first one, --set study=NAME starts another study with the second "
-            "(search.trials, search.budget, confirm and resources may change)",
+            "(search.trials, budget, retries, max_failures, confirm and resources may change)",
         )
     if "search.trials" in paths and new.num_trials and new.num_trials < old.num_trials:
         raise InputError(

@@ -110,6 +110,7 @@ def _next(looker: Looker, view: "View | None") -> "Snapshot":
 
 def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
     """A study as scripts read it: state, counts, what runs, the best, and what the driver does."""
+    from study.console.failure_tables import attempt_records, failure_records
     from study.console.watched import running_now
     from study.ledger.now import utc_text
     from study.report.ranking import ranked
@@ -124,6 +125,7 @@ def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
     }
     notes = {row.trial: row.note for row in result.rows if row.note}
     found |= {"notes": notes} if notes else {}
+    found |= {"failures": failure_records(result), "attempts": attempt_records(result)}
     found["best"] = trial_record(complete[0]) if complete else None
     found["trials_planned"] = result.trials_planned
     found["over"] = result.over

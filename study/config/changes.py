@@ -15,7 +15,7 @@ from study.config.tags import with_right_tags
 from study.config.yamlfile import join, write_yaml
 from study.space import Fault
 
-BUDGET: Final = ("search.trials", "search.budget", "confirm", "resources")
+BUDGET: Final = ("search.trials", "search.budget", "search.retries", "search.max_failures", "confirm", "resources")
 
 
 def apply_params(config: StudyConfig, params: Mapping[str, Any]) -> StudyConfig:

@@ -4,7 +4,7 @@ Each field is checked on its own here; what needs two fields at once stands in `
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -29,6 +29,7 @@ from study.config.fields import (
     Slug,
     Space,
     Text,
+    Times,
     Weights,
 )
 from study.config.losses import CrossEntropyConfig, LossConfig
@@ -38,6 +39,8 @@ from study.config.record import Section
 from study.config.rules import View, rule_faults
 from study.config.tasks import TasksConfig
 from study.space import count
+
+LEAST_FAILURES: Final = 10
 
 
 class ModelConfig(Section):
@@ -176,12 +179,26 @@ class BudgetConfig(Section):
     no_better_in: Count | None = None
 
 
+class RetriesConfig(Section):
+    """How often a run is tried again from its last checkpoint, without an epoch in between, by what ended it.
+
+    ``preempted``: its node was drained or lost. ``out_of_memory``: each time in twice as many parts of a batch.
+    ``crash``: a process died, or an error came that may not come again. A configuration that cannot work is never tried
+    again.
+    """
+
+    preempted: Times = 20
+    out_of_memory: Times = 2
+    crash: Times = 2
+
+
 class SearchConfig(Section):
     """What is searched, by which algorithm, for which metrics; ``mode`` follows from the first metric.
 
     Of several metrics the first one picks the best epoch of a trial. ``constraints`` bound other metrics of that epoch.
     ``start_with`` are points to try first. ``trials`` may be missing where ``budget`` or a grid ends the search.
-    ``population`` is that of ``nsga2`` and ``cmaes``; null: by the size of the search.
+    ``population`` is that of ``nsga2`` and ``cmaes``; null: by the size of the search. More failed trials than
+    ``max_failures`` stop the study; null: half of the trials, at least 10.
     """
 
     metric: Metrics = DEFAULT_METRIC
@@ -190,6 +207,8 @@ class SearchConfig(Section):
     population: Annotated[int, Field(ge=4, le=1000)] | None = None
     trials: Count | None = None
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    retries: RetriesConfig = Field(default_factory=RetriesConfig)
+    max_failures: Times | None = None
     constraints: Constraints = Field(default_factory=dict)
     pruner: PrunerConfig = Field(default_factory=PrunerConfig)
     start_with: Annotated[tuple[Point, ...], AsTuple] = ()
@@ -276,6 +295,17 @@ class StudyConfig(Section):
             cells = count(self.search.space) or 0
             return min(cells, self.search.trials or cells)
         return self.search.trials or 0
+
+    @property
+    def retries(self) -> RetriesConfig:
+        """How often a run is tried again, by kind; the defaults where nothing is searched."""
+        return self.search.retries if self.search else RetriesConfig()
+
+    @property
+    def max_failures(self) -> int:
+        """Failed trials that the study bears; one more stops it."""
+        asked = self.search.max_failures if self.search else None
+        return max(LEAST_FAILURES, self.num_trials // 2) if asked is None else asked
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

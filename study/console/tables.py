@@ -107,7 +107,9 @@ def comparator_table(result: StudyResult, *, width: int = 100) -> str:
 
 
 def closing_text(result: StudyResult, places: Places, *, width: int = 100) -> str:
-    """Everything that is printed when a study ends: trials, confirmation, places, the next commands."""
+    """Everything that is printed when a study ends: trials, confirmation, failures, places, the next commands."""
+    from study.console.failure_tables import failures_table  # which is built of this module's parts
+
     blocks = [trials_table(result, width=width) if result.rows else "No trial has finished."]
     if result.rows and not any(row.state == "complete" for row in result.rows):
         blocks.append("No trial is complete, so nothing can be ranked or confirmed.")
@@ -115,6 +117,9 @@ def closing_text(result: StudyResult, places: Places, *, width: int = 100) -> st
         blocks.append(confirm_table(result, width=width))
     if result.comparators:
         blocks.append(comparator_table(result, width=width))
+    failures = failures_table(result, width=width)
+    if failures:
+        blocks.append(failures)
     blocks.append(places_text(result, places))
     return "\n\n".join(blocks)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from study.console.board import Board, RunningRun
+from study.console.failure_tables import failures_table
 from study.console.spending import budget_text
 from study.console.tables import Column, aligned, comparator_table, confirm_table, trials_table
 from study.ledger import RunNow
@@ -109,6 +110,8 @@ def status_text(snapshot: Snapshot, *, log: str, resume: str, width: int) -> str
         blocks.append(_first_rows(result, width=width))
     blocks += [confirm_table(result, width=width)] if result.confirmed else []
     blocks += [comparator_table(result, width=width)] if result.comparators else []
+    failures = failures_table(result, width=width)
+    blocks += [failures] if failures else []
     blocks += [f"log: {log}"] if log else []
     return "\n\n".join(blocks)
 

@@ -1,7 +1,6 @@
 """The confirm stage: the best trials and the baseline, several seeds each, judged on the test split."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +110,7 @@ class _Stage:
             value = payload.metrics.get(search.ledger.metric)
             search.observe(Event(kind="epoch", trial=spec.trial, seed=spec.seed, result=payload, value=value))
         elif kind == "retry":
-            search.on_retry(spec, payload)
+            search.keep_retry(spec, payload, params=self.candidates[spec.trial].params, stage="confirm")
         elif kind == "end":
             self._end(spec, payload)
 
@@ -130,7 +129,7 @@ class _Stage:
             # Recorded before the split is read: a reading that was interrupted has still been a reading.
             search.ledger.record_test_reading(spec.trial, spec.seed)
         elif kind == "retry":
-            search.on_retry(spec, payload)
+            search.keep_retry(spec, payload, params=self.candidates[spec.trial].params, stage="confirm")
         elif kind == "end" and payload.state == "complete":
             search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=artifacts(Path(spec.directory)))
             search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
@@ -155,4 +154,4 @@ class _Stage:
             fingerprint=self.search.fingerprint,
             kind=kind,
         )
-        return replace(spec, parts=self.search.ledger.parts_of(trial))
+        return self.search.with_past(spec)

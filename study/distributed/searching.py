@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from study.config import StudyConfig, apply_params
 from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrainable
@@ -36,7 +36,7 @@ class Search:
 
     def next_spec(self) -> RunSpec | None:
         """The next trial, adopted or new."""
-        if self.stop.is_set() or (self.pool is not None and self.pool.failure):
+        if self.stop.is_set() or self.has_failed or (self.pool is not None and self.pool.failure):
             return None
         while (trial := self.ledger.next_trial()) is not None and trial.repeats is not None:
             self._tell_repeat(trial)
@@ -52,9 +52,10 @@ class Search:
             reported_epoch=trial.reported_epoch,
             fingerprint=self.fingerprint,
         )
-        spec = replace(spec, parts=self.ledger.parts_of(spec.trial))
+        spec = self.with_past(spec)
+        attempt = trial.attempt + self.ledger.num_retries(spec.trial, spec.seed)
         self.tracker.start_run(
-            spec.trial, spec.seed, params=trial.params, config=spec.config, attempt=trial.attempt, stage="search"
+            spec.trial, spec.seed, params=trial.params, config=spec.config, attempt=attempt, stage="search"
         )
         self.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, params=trial.params))
         return spec
@@ -86,9 +87,22 @@ class Search:
         self.on_end(spec, RunOutcome(state="pruned", checkpoint=spec.directory))
         return False
 
+    def with_past(self, spec: RunSpec) -> RunSpec:
+        """The run with what the ledger knows of its failures: in which parts it goes, and how often it was retried."""
+        failed = self.ledger.failed_since(spec.trial, spec.seed, epoch=spec.reported_epoch)
+        return replace(spec, parts=self.ledger.parts_of(spec.trial), failed=failed)
+
     def on_retry(self, spec: RunSpec, retry: Retry) -> None:
-        """Keep that a run needs smaller parts, so that it begins with them after a kill, and say so."""
+        """Keep that a trial is tried again, and say so."""
+        self.keep_retry(spec, retry, params=self.ledger.params_of(int(spec.trial)))
+
+    def keep_retry(
+        self, spec: RunSpec, retry: Retry, *, params: Mapping[str, Any], stage: Literal["search", "confirm"] = "search"
+    ) -> None:
+        """Keep that a run is tried again, and in which parts, so that a kill forgets neither, and say so."""
         self.ledger.record_retry(spec.trial, spec.seed, retry)
+        attempt = spec.attempt // RETRY_ROOM + self.ledger.num_retries(spec.trial, spec.seed)
+        self.tracker.start_run(spec.trial, spec.seed, params=params, attempt=attempt, stage=stage, retry=retry)
         self.observe(Event(kind="warning", trial=spec.trial, seed=spec.seed, text=f"run {spec.run_id}: {retry.text}"))
 
     def on_end(self, spec: RunSpec, outcome: RunOutcome) -> None:
@@ -98,6 +112,13 @@ class Search:
         self.tracker.end_run(spec.trial, spec.seed, kept, artifacts=artifacts(Path(spec.directory)))
         event = ended_event(spec, kept, metric=self.ledger.metric)
         self.observe(replace(event, is_feasible=self.ledger.is_feasible(int(spec.trial))))
+        if kept.state == "failed" and self.has_failed and self.pool is not None:
+            self.pool.interrupt()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether more trials have failed than the study bears."""
+        return self.ledger.num_failed() > self.config.max_failures
 
     def on_lost(self, spec: RunSpec) -> None:
         """The process that followed a trial died: the trial itself is sound, and is handed out again."""

@@ -94,7 +94,7 @@ class SlotPool:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        from study.distributed.starving import MemoryWatch
+        from study.distributed.deaths import DeathWatch
 
         per_worker = {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
         return TorchTrainer(
@@ -108,7 +108,7 @@ class SlotPool:
                 storage_path=str(self._scratch),
                 # A worker group that dies is started again by Ray Train; the switchboard counts the tries of each run.
                 failure_config=FailureConfig(max_failures=MAX_DEATHS, controller_failure_limit=2),  # type: ignore[call-arg]  # of Train v2
-                callbacks=[MemoryWatch(self.switchboard, slot)],  # type: ignore[list-item]  # of Train v2
+                callbacks=[DeathWatch(self.switchboard, slot)],  # type: ignore[list-item]  # of Train v2
             ),
         )
 

@@ -6,7 +6,7 @@ from typing import Final
 from study.config import StudyConfig
 from study.types import RunSpec
 
-RETRY_ROOM: Final = 100  # attempts that the slots may add within one attempt of the ledger
+RETRY_ROOM: Final = 100_000  # attempts that the slots may add within one attempt of the ledger
 PLAN_FILES: Final = ("plan.png", "plan.json", "batches.jsonl")
 RUN_FILES: Final = ("predictions_{}.parquet", "confusion_{}.json", "{}.png")
 
@@ -31,6 +31,7 @@ def make_spec(
         config=config.model_dump(mode="json"),
         reported_epoch=reported_epoch,
         fingerprint=fingerprint,
+        retries=config.retries.model_dump(),
         kind=kind,  # type: ignore[arg-type]  # callers pass one of the two kinds
     )
 

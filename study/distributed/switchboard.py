@@ -5,12 +5,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from study.types import EpochResult, Retry, RunOutcome, RunSpec
+from study.types import EpochResult, FailureKind, Retry, RunOutcome, RunSpec
 
-MAX_TRIES: Final = 3  # times that a run is started without progress when its worker dies, before it has failed
 TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
 
-PARTS: Final = 2  # times as many micro-batches when memory ran out
+PARTS: Final = 2  # times as many micro-batches each time that memory ran out
 
 Taken = tuple[Literal["run", "close", "again"], RunSpec | None]
 
@@ -21,8 +20,8 @@ class _Flight:
 
     spec: RunSpec
     slot: int | None = None
-    tries: int = 1
     last_epoch: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
     kills: tuple[str, int] = ("", 0)
     ended: bool = False
     events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
@@ -47,13 +46,17 @@ class Switchboard:
         self._changed = asyncio.Condition()
         self._interrupted = asyncio.Event()
         self._closing = False
-        self._starved: set[int] = set()
+        self._causes: dict[int, tuple[FailureKind, str]] = {}
+        self._groups: dict[int, str] = {}
+        self._progress: dict[int, int] = {}
 
     # Called by the driver.
 
     async def submit(self, spec: RunSpec) -> None:
         """Queue a run for the next free slot."""
-        flight = self._flights[spec.run_id] = _Flight(spec=spec, last_epoch=spec.reported_epoch)
+        flight = self._flights[spec.run_id] = _Flight(
+            spec=spec, last_epoch=spec.reported_epoch, failed=dict(spec.failed)
+        )
         if self._interrupted.is_set():
             _finish(flight, RunOutcome(state="waiting", reason="interrupted before it started"))
             return
@@ -88,6 +91,14 @@ class Switchboard:
             if not decision.done():
                 decision.set_result(False)
         self._forget(run_id)
+
+    async def placed(self, slot: int, group: str) -> None:
+        """The workers of a slot have started, in this placement group."""
+        self._groups[slot] = group
+
+    async def report_of(self, slot: int) -> tuple[str, int]:
+        """The placement group that a slot had last, and how many epochs it has brought."""
+        return self._groups.get(slot, ""), self._progress.get(slot, 0)
 
     async def interrupt(self) -> None:
         """Ask every run to save and end, and start no other."""
@@ -143,40 +154,46 @@ class Switchboard:
 
     async def release(self, slot: int, kills: tuple[str, int] = ("", 0)) -> None:
         """Queue again, or give up, the run that ``slot`` had in hand when its workers died."""
-        is_starved = slot in self._starved
-        self._starved.discard(slot)
+        kind, text = self._causes.pop(slot, ("crash", "the worker process died"))
         for flight in list(self._flights.values()):
             if flight.slot != slot or flight.ended:
                 continue
-            flight.slot = None
-            if is_starved or (kills[0] == flight.kills[0] and kills[1] > flight.kills[1]):
-                await self._retry_smaller(flight, "the machine ran out of memory and killed the worker process")
-            elif flight.tries >= MAX_TRIES:
-                reason = f"the worker process died {flight.tries} times (killed, out of memory or crashed)"
-                _finish(flight, RunOutcome(state="failed", reason=reason))
-            else:
-                flight.tries += 1
-                await self._queue_again(flight)
+            if kind == "crash" and kills[0] == flight.kills[0] and kills[1] > flight.kills[1]:
+                kind, text = "out_of_memory", "the machine ran out of memory and killed the worker process"
+            await self._try_again(flight, kind, text)
 
-    async def starve(self, slot: int) -> None:
-        """The worker of a slot was killed for want of memory: its run is no case of bad luck."""
-        self._starved.add(slot)
+    async def lose(self, slot: int, kind: FailureKind, text: str) -> None:
+        """The workers of a slot died. What may also have been the kernel is settled when new ones ask for a run."""
+        self._causes[slot] = (kind, text)
+        if kind != "crash":
+            await self.release(slot)
 
-    async def out_of_memory(self, run_id: str, attempt: int, reason: str) -> None:
-        """A worker has no memory for a run: once, the run is tried again in smaller parts."""
+    async def fault(
+        self, run_id: str, attempt: int, failure: tuple[FailureKind, str], *, can_shrink: bool = True
+    ) -> None:
+        """A worker could not go on with a run; of several reports of an attempt the first counts.
+
+        ``can_shrink``: a batch can be cut into smaller parts, which alone helps against want of memory.
+        """
         flight = self._flights.get(run_id)
         if flight is not None and flight.spec.attempt == attempt and not flight.ended:
-            flight.slot = None
-            await self._retry_smaller(flight, reason)
+            await self._try_again(flight, *failure, can_shrink=can_shrink)
 
-    async def _retry_smaller(self, flight: _Flight, reason: str) -> None:
-        if flight.spec.parts > 1:
-            text = f"out of memory, also with {flight.spec.parts} times as many micro-batches: {reason}"
-            _finish(flight, RunOutcome(state="failed", reason=text))
+    async def _try_again(self, flight: _Flight, kind: FailureKind, reason: str, *, can_shrink: bool = True) -> None:
+        """Once more from its last checkpoint, as often as the study file says; then the run has failed."""
+        flight.slot = None
+        spec, used, allowed = flight.spec, flight.failed.get(kind, 0), flight.spec.retries.get(kind, 0)
+        if used >= allowed or (kind == "out_of_memory" and not can_shrink):
+            text = _last_words(kind, reason, tries=used + 1, parts=spec.parts)
+            outcome = RunOutcome(state="failed", reason=text, failure=kind, checkpoint=spec.directory)
+            _finish(flight, outcome)
             return
-        flight.spec = replace(flight.spec, parts=PARTS)
-        text = f"out of memory, tried again with {PARTS} times as many micro-batches of the same batch ({reason})"
-        flight.events.put_nowait(("retry", Retry(parts=PARTS, text=text)))
+        flight.failed[kind] = used + 1
+        parts = spec.parts * PARTS if kind == "out_of_memory" else spec.parts
+        text = _retry_words(kind, reason, turn=f"{used + 1} of {allowed}", parts=parts)
+        retry = Retry(kind=kind, text=text, parts=parts, attempt=spec.attempt, epoch=flight.last_epoch)
+        flight.spec = replace(spec, parts=parts)
+        flight.events.put_nowait(("retry", retry))
         await self._queue_again(flight)
 
     async def _queue_again(self, flight: _Flight) -> None:
@@ -196,7 +213,10 @@ class Switchboard:
         if result.epoch <= flight.spec.reported_epoch:
             return True  # decided long ago: its checkpoint was lost, and the run had to begin further back
         if result.epoch > flight.last_epoch:
-            flight.last_epoch, flight.tries = result.epoch, 1
+            flight.last_epoch = result.epoch
+            flight.failed.clear()
+            if flight.slot is not None:
+                self._progress[flight.slot] = self._progress.get(flight.slot, 0) + 1
             flight.events.put_nowait(("epoch", result))
         return await flight.decision(result.epoch)
 
@@ -221,6 +241,22 @@ class Switchboard:
     def _end_waiting(self, outcome: RunOutcome) -> None:
         while self._waiting:
             _finish(self._flights[self._waiting.popleft()], outcome)
+
+
+def _last_words(kind: FailureKind, reason: str, *, tries: int, parts: int) -> str:
+    """Why a run has failed, when it is not tried again."""
+    if kind == "out_of_memory":
+        again = f", also with {parts} times as many micro-batches" if parts > 1 else ""
+        return f"out of memory{again}: {reason}"
+    if kind == "bad_configuration" or tries == 1:
+        return reason
+    return f"{reason}; {tries} times without an epoch in between"
+
+
+def _retry_words(kind: FailureKind, reason: str, *, turn: str, parts: int) -> str:
+    if kind == "out_of_memory":
+        return f"out of memory, tried again with {parts} times as many micro-batches of the same batch ({reason})"
+    return f"{reason}; tried again from its last checkpoint ({turn})"
 
 
 def _finish(flight: _Flight, outcome: RunOutcome) -> None:

@@ -7,7 +7,6 @@ an epoch, the driver keeps it before it answers, and on every start MLflow's jou
 import contextlib
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from study.distributed.searching import Observe, Search, run_search
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
 from study.errors import InputError, InterruptedStudy, StudyError
+from study.failures import advice, failure_lines, failure_table
 from study.ledger import Ledger, Teller
 from study.retelling import tracker_of
 from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
@@ -66,6 +66,7 @@ def run_study(
             search.mirror_ledger()
             if is_over:
                 return read_result(ledger, config, did_work=False)
+            _check_failures(search)
             with connected():
                 prepare_if_needed(config, observe=tell, stop=stop)
                 search.fingerprint = _check_dataset(config, ledger)
@@ -165,6 +166,7 @@ def _run_stages(search: Search) -> None:
         if remaining:
             search.observe(Event(kind="stage", text="searching", total=config.num_trials))
             run_search(search, pool, concurrent=concurrent, remaining=remaining, scratch=scratch)
+        _check_failures(search)
         _check_stopped(search, pool)
         _check_over(search.ledger)
         _check_any_complete(search.ledger)
@@ -233,11 +235,27 @@ def _check_any_complete(ledger: Ledger) -> None:
     rows = ledger.rows()
     if any(row.state == "complete" for row in rows):
         return
-    reasons = Counter(row.reason for row in rows if row.state == "failed")
-    reason, count = reasons.most_common(1)[0] if reasons else ("pruned", len(rows))
+    table = failure_table(rows)
+    pruned = sum(row.state == "pruned" for row in rows)
+    lines = [f"{pruned} x pruned"] if pruned else []
+    listed = "".join(f"\n  {line}" for line in [*lines, *failure_lines(table)])
     raise StudyError(
-        f"none of the {len(rows)} trials was completed; {count} failed with: {reason}",
-        "remove the cause in the study file, and run it under another name",
+        f"none of the {len(rows)} trials was completed:{listed}",
+        "; ".join(filter(None, [advice(table), "then run the study file under another name"])),
+    )
+
+
+def _check_failures(search: Search) -> None:
+    """More failures than the study file bears end the study, before it begins again as well."""
+    if not search.has_failed:
+        return
+    rows, most = search.ledger.rows(), search.config.max_failures
+    table = failure_table(rows)
+    listed = "".join(f"\n  {line}" for line in failure_lines(table))
+    count = sum(len(row.trials) for row in table)
+    raise StudyError(
+        f"{count} of {len(rows)} trials failed, more than search.max_failures, which is {most}:{listed}",
+        f"{advice(table)}; then resume the study with --set search.max_failures={max(2 * most, count + 1)}",
     )
 
 

@@ -18,6 +18,7 @@ from study.config import StudyConfig
 from study.data.augment import tune_malloc
 from study.data.pseudo import PSEUDO_FILE
 from study.data.sampling import Plan
+from study.distributed.deaths import kind_of, one_line
 from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
@@ -26,7 +27,7 @@ from study.distributed.teacher import label_images
 from study.errors import StudyError, TrainingFault
 from study.training import Batch, Hooks, RunParts, train_run
 from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills
-from study.types import EpochResult, RunOutcome, RunSpec
+from study.types import EpochResult, FailureKind, RunOutcome, RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -106,14 +107,15 @@ class _Link:
             answer = ray.get(self._switchboard.epoch.remote(self._spec.run_id, self._spec.attempt, result))
         return bool(_same_on_all_ranks(answer, self.world_size))
 
-    def report_end(self, outcome: RunOutcome, *, anyone: bool = False) -> None:
-        """Rank 0 reports, or with ``anyone`` whichever rank failed; the switchboard keeps the first report."""
-        if self.rank == 0 or anyone:
+    def report_end(self, outcome: RunOutcome) -> None:
+        """Rank 0 reports how the run ended."""
+        if self.rank == 0:
             ray.get(self._switchboard.end.remote(self._spec.run_id, self._spec.attempt, outcome))
 
-    def report_memory(self, reason: str) -> None:
-        """This rank has no memory for the run; the switchboard counts the first report of an attempt alone."""
-        ray.get(self._switchboard.out_of_memory.remote(self._spec.run_id, self._spec.attempt, reason))
+    def report_fault(self, kind: FailureKind, reason: str, *, can_shrink: bool = True) -> None:
+        """This rank cannot go on with the run; the switchboard counts the first report of an attempt alone."""
+        spec = self._spec
+        ray.get(self._switchboard.fault.remote(spec.run_id, spec.attempt, (kind, reason), can_shrink=can_shrink))
 
     def should_stop(self) -> bool:
         if self.world_size == 1:
@@ -139,7 +141,8 @@ def _execute_reported(spec: RunSpec, link: _Link) -> bool:
     try:
         link.report_end(execute(spec, link))
     except TrainingFault as error:
-        link.report_end(_failed(spec, error.message))
+        if link.rank == 0:
+            link.report_fault("bad_configuration", error.message)
     except Exception as error:
         logger.warning("run %s failed\n%s", spec.run_id, traceback.format_exc())
         ran_out = is_out_of_memory(error)
@@ -153,22 +156,18 @@ def _execute_reported(spec: RunSpec, link: _Link) -> bool:
 
 
 def _report_fault(spec: RunSpec, link: _Link, error: Exception) -> None:
-    """Want of memory is another try in smaller parts, where there are any; other faults end the run."""
-    reason = error.message if isinstance(error, StudyError) else _one_line(error)
+    """Tell the kind of a fault. One of several ranks leaves a crash to Ray: it may be the echo of another's death."""
+    kind = kind_of(error)
+    if kind in ("crash", "preempted") and link.world_size > 1:
+        return
+    reason = error.message if isinstance(error, StudyError) else one_line(error)
     config = StudyConfig.model_validate(dict(spec.config))
-    if is_out_of_memory(error) and (spec.parts > 1 or _smaller(config, 2 * spec.parts) > _smaller(config, spec.parts)):
-        link.report_memory(reason)
-    else:
-        link.report_end(_failed(spec, reason), anyone=True)
+    link.report_fault(kind, reason, can_shrink=_smaller(config, 2 * spec.parts) > _smaller(config, spec.parts))
 
 
 def _smaller(config: StudyConfig, parts: int) -> int:
     """Micro-batches of a rank's share of a batch, ``parts`` times those of the study file; at least an image each."""
     return min(parts * config.train.accumulate, max(1, config.train.batch_size // config.resources.workers))
-
-
-def _failed(spec: RunSpec, reason: str) -> RunOutcome:
-    return RunOutcome(state="failed", reason=reason, checkpoint=spec.directory)
 
 
 def execute(spec: RunSpec, link: _Link) -> RunOutcome:
@@ -241,9 +240,3 @@ def _device() -> torch.device:
 
     device: torch.device = get_device()
     return device
-
-
-def _one_line(error: Exception) -> str:
-    """Type and first line of an error; its text may be long, the reason column is not."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

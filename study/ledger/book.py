@@ -312,7 +312,7 @@ class Ledger(StoredTrials):
             if trial.state.is_finished():
                 continue
             if not {"params", "attempt"} <= set(trial.user_attrs):
-                self.finish(trial.number, RunOutcome(state="failed", reason=FOREIGN))
+                self.finish(trial.number, RunOutcome(state="failed", reason=FOREIGN, failure="bad_configuration"))
                 continue
             for result in epochs_of(trial).values():
                 self.report(trial.number, result)

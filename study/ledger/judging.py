@@ -24,10 +24,9 @@ def judged(
     kept = replace(outcome, best_epoch=best, metrics=outcome.metrics or dict(found))
     for name in metrics:
         value = found.get(name)
-        if value is None:
-            return replace(kept, state="failed", reason=f"epoch {epoch} has no {name}"), None
-        if not math.isfinite(value):
-            return replace(kept, state="failed", reason=f"{name} is {value} at epoch {epoch}"), None
+        if value is None or not math.isfinite(value):
+            reason = f"epoch {epoch} has no {name}" if value is None else f"{name} is {value} at epoch {epoch}"
+            return replace(kept, state="failed", reason=reason, failure="bad_configuration"), None
     return kept, [float(found[name]) for name in metrics]
 
 

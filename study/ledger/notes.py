@@ -5,13 +5,16 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
     run:<kind>:<trial>:<seed>     how a run of the confirmation ended
     attempt:<trial>:<seed>        how often that run was begun
     test:<time>:<trial>:<seed>    a reading of the test split
-    retry:<trial>:<seed>          that memory ran out, and in how many times more micro-batches the run went on
+    retry:<trial>:<seed>:<n>      the n-th time that the run was tried again after a failure: its kind, why, at which
+                                  epoch, and in how many times more micro-batches it went on
     stage:<name>                  a phase that is over, the fingerprint of the data, the study file, and the like
     clock:<time>                  seconds that the search ran in the session that began then; it grows
     now                           what the driver does at this moment (``Now``); rewritten while it runs
 """
 
 import time
+from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
@@ -87,22 +90,33 @@ class StudyNotes:
 
     @answered
     def record_retry(self, trial: str, seed: int, retry: Retry) -> None:
-        """Keep that a run, of the search or of the confirmation, is tried again because memory ran out."""
-        self._note(f"retry:{trial}:{seed}", {"parts": retry.parts, "text": retry.text})
+        """Keep that a run, of the search or of the confirmation, is tried again after a failure."""
+        number = len(self.retries().get((trial, seed), ())) + 1
+        self._note(f"retry:{trial}:{seed}:{number:04d}", asdict(retry))
 
     @answered
-    def retries(self) -> dict[tuple[str, int], Retry]:
-        """All runs for which memory ran out, by trial and seed."""
-        found = {}
+    def retries(self) -> dict[tuple[str, int], tuple[Retry, ...]]:
+        """All runs that were tried again, by trial and seed, with their retries in order."""
+        found: dict[tuple[str, int], tuple[Retry, ...]] = {}
         for key, value in sorted(self._notes().items()):
             if key.startswith("retry:"):
-                _, trial, seed = key.split(":")
-                found[trial, int(seed)] = Retry(**value)
+                trial, seed = key.split(":")[1:3]
+                found[trial, int(seed)] = (*found.get((trial, int(seed)), ()), Retry(**value))
         return found
 
     def parts_of(self, trial: str) -> int:
         """In how many times more micro-batches the runs of a trial go; all its seeds alike, so that they compare."""
-        return max([retry.parts for (name, _), retry in self.retries().items() if name == trial], default=1)
+        of_trial = (retries for (name, _), retries in self.retries().items() if name == trial)
+        return max([retry.parts for retries in of_trial for retry in retries], default=1)
+
+    def num_retries(self, trial: str, seed: int) -> int:
+        """How often a run was tried again."""
+        return len(self.retries().get((trial, seed), ()))
+
+    def failed_since(self, trial: str, seed: int, *, epoch: int) -> dict[str, int]:
+        """How often a run was tried again since its ``epoch``, by the kind of failure."""
+        retries = self.retries().get((trial, seed), ())
+        return dict(Counter(retry.kind for retry in retries if retry.epoch >= epoch))
 
     @answered
     def record_test_reading(self, trial: str, seed: int, *, time: datetime | None = None) -> None:

@@ -67,4 +67,5 @@ def outcome_to_json(outcome: RunOutcome) -> dict[str, Any]:
         "metrics": {key: float(value) for key, value in outcome.metrics.items()},
         "checkpoint": outcome.checkpoint,
         "reason": outcome.reason,
+        "failure": outcome.failure,
     }

@@ -1,6 +1,6 @@
 """Reading and marking single trials of a study's storage: their epochs, and their values by seed."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
@@ -17,6 +17,7 @@ class StoredTrials(StudyNotes):
 
     name: str
     mode: Literal["max", "min"]
+    _rows: dict[int, TrialRow]
 
     @answered
     def epochs(self, number: int) -> list[EpochResult]:
@@ -27,6 +28,15 @@ class StoredTrials(StudyNotes):
     def attempt(self, number: int) -> int:
         """How often a trial was handed out."""
         return int(self._trial(number).user_attrs.get("attempt", 1))
+
+    @answered
+    def params_of(self, number: int) -> dict[str, Any]:
+        """The parameters of a trial, as the search space wrote them."""
+        return dict(self._trial(number).user_attrs.get("params", {}))
+
+    def num_failed(self) -> int:
+        """How many of the trials that this process has read or ended have failed."""
+        return sum(row.state == "failed" for row in self._rows.values())
 
     @answered
     def report_seed(self, number: int, seed: int, value: float) -> None:

@@ -66,8 +66,8 @@ def row_of(
     """
     epochs = epochs_of(trial)
     curve = {epoch: value_at(result, metric) for epoch, result in epochs.items()}
-    outcome = RunOutcome(**trial.user_attrs.get("outcome", {"state": "running"}))
     is_over = trial.state.is_finished()
+    outcome = RunOutcome(**(trial.user_attrs.get("outcome") if is_over else None) or {"state": "running"})
     shown = max(epochs, default=0)
     if trial.state == TrialState.COMPLETE:
         shown = outcome.best_epoch
@@ -79,8 +79,7 @@ def row_of(
         metrics |= outcome.metrics
     missed = violations(metrics, constraints or {}) if trial.state == TrialState.COMPLETE else {}
     params = dict(trial.user_attrs.get("params", trial.params))
-    seconds = sum(result.seconds for result in epochs.values())
-    devices = trial.user_attrs.get("devices", {})
+    devices, seconds = trial.user_attrs.get("devices", {}), sum(result.seconds for result in epochs.values())
     return TrialRow(
         trial=str(trial.number),
         state=STATES[trial.state],
@@ -90,8 +89,10 @@ def row_of(
         seeds=(int(params.get("seed", seed)),),
         epochs=len(epochs),
         curve=tuple(curve.values()),
-        checkpoint=outcome.checkpoint if is_over else "",
-        reason=outcome.reason if is_over else "",
+        checkpoint=outcome.checkpoint,
+        reason=outcome.reason,
+        failure=outcome.failure,
+        attempts=int(trial.user_attrs.get("attempt", 1)),
         values=values,
         violations={name: excess for name, excess in missed.items() if excess > 0},
         repeats=str(trial.user_attrs.get("repeats", "")),

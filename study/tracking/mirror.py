@@ -148,6 +148,7 @@ class Mirror:
         tags = {"study.state": "running", "study.attempt": str(payload["attempt"])}
         tags["study.params"] = json.dumps(payload["params"])
         tags["mlflow.parentRunId"] = self._run_id(_for_study(record))
+        tags |= {"study.retry": payload["retry"]} if payload.get("retry") else {}
         # The run of the search stays one when the same seed is confirmed later.
         if self._client.get_run(run_id).data.tags.get("study.stage") != "search":
             tags["study.stage"] = payload["stage"]
@@ -204,6 +205,7 @@ class Mirror:
             "study.best_epoch": str(payload["best_epoch"]),
             "study.checkpoint": payload["checkpoint"],
             "study.reason": payload["reason"][: MAX_TAG // 2],
+            "study.failure": payload.get("failure", ""),
             "study.undefined": _undefined(payload["metrics"]),
         }
         self._tag(run_id, tags)

@@ -9,11 +9,12 @@ import yaml
 
 from study.config import StudyConfig
 from study.errors import StudyError
+from study.failures import public_text
 from study.tracking.delivery import CURSOR_FILE, JOURNAL_FILE, Delivery
 from study.tracking.journal import Journal, Run
 from study.tracking.mirror import Mirror
 from study.tracking.server import default_uri
-from study.types import EpochResult, RunOutcome
+from study.types import EpochResult, Retry, RunOutcome
 
 CLOSE_TIMEOUT_S: Final = 30.0
 Stage = Literal["search", "confirm"]
@@ -94,6 +95,7 @@ class Tracker:
         config: StudyConfig | Mapping[str, Any] | None = None,
         attempt: int = 1,
         stage: Stage = "search",
+        retry: Retry | None = None,
     ) -> None:
         """A run begins, or goes on with a higher ``attempt``.
 
@@ -104,8 +106,11 @@ class Tracker:
             config: the resolved study file of this run, kept as artifact ``config.yaml``.
             attempt: from 1.
             stage: ``search`` for the run that the ledger's value comes from.
+            retry: the failure after which the run goes on.
         """
         payload = {"params": dict(params), "attempt": attempt, "stage": stage, "config": _yaml(config)}
+        if retry is not None:
+            payload["retry"] = f"{retry.kind}: {public_text(retry.text)}"
         self._append("start", run=(trial, seed), payload=payload)
 
     def log_epoch(self, trial: str, seed: int, result: EpochResult) -> bool:
@@ -127,7 +132,8 @@ class Tracker:
             "best_epoch": outcome.best_epoch,
             "metrics": metrics,
             "checkpoint": outcome.checkpoint,
-            "reason": outcome.reason,
+            "reason": public_text(outcome.reason),
+            "failure": outcome.failure,
             "epochs": self._journal.num_epochs(run),
         }
         self._append("end", run=run, payload=payload)

@@ -260,7 +260,7 @@ def evidence(tmp_path_factory, make_dataset):
     ledgered = Ledgered(
         records=records,
         readings=[Reading(trial="4", seed=0, time="2026-01-02T03:04:05+00:00")],
-        retries={("2", 0): Retry(parts=2, text="memory ran out, tried in 2 parts")},
+        retries={("2", 0): (Retry(parts=2, text="memory ran out, tried in 2 parts"),)},
         fingerprint=dataset.fingerprint,
     )
     found = Evidence(

@@ -238,17 +238,21 @@ def test_a_run_without_memory_goes_on_in_smaller_parts(cluster, config, tmp_path
     monkeypatch.setattr(slots, "_loop", narrow_loop)
     pool = SlotPool(1, workers=1, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
     one = small(config, 0.4).model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
+    # 48 images are 12 in each of four parts, which do not fit either; with 24 they are 6.
+    huge = one.model_copy(update={"train": one.train.model_copy(update={"batch_size": 48})})
     large = one.model_copy(update={"train": one.train.model_copy(update={"batch_size": 24})})
     fits = one.model_copy(update={"train": one.train.model_copy(update={"batch_size": 6})})
-    specs = [make_spec(tmp_path, str(i), 0, config=each, attempt=1) for i, each in enumerate([one, large, fits])]
+    specs = [make_spec(tmp_path, str(i), 0, config=each, attempt=1) for i, each in enumerate([one, huge, fits, large])]
     heard = []
     ends = run_all(pool, specs, lambda spec, kind, payload: heard.append((spec.trial, kind, payload)))
     pool.close()
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert [end.state for end in ends.values()] == ["complete", "failed", "complete"]
+    assert [end.state for end in ends.values()] == ["complete", "failed", "complete", "complete"]
+    assert [payload.parts for trial, kind, payload in heard if (trial, kind) == ("3", "retry")] == [2, 4]
     assert [kind for trial, kind, _ in heard if trial == "0"] == ["started", "retry", "started", "epoch", "end"]
     assert [kind for trial, kind, _ in heard if trial == "2"] == ["started", "epoch", "end"]
     told = next(payload for _, kind, payload in heard if kind == "retry")
     assert told.parts == 2
     assert "CUDA out of memory" in told.text
-    assert "also with 2 times as many micro-batches: OutOfMemoryError" in ends["1-s0"].reason
+    assert "also with 4 times as many micro-batches: OutOfMemoryError" in ends["1-s0"].reason
+    assert ends["1-s0"].failure == "out_of_memory"

@@ -13,8 +13,8 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from study.config import StudyConfig
 from study.console.tables import trials_table
 from study.distributed import adapters, worker
+from study.distributed.deaths import kind_of
 from study.distributed.specs import make_spec
-from study.distributed.starving import was_starved
 from study.errors import TrainingFault
 from study.ledger import Ledger
 from study.standing import read_result
@@ -57,9 +57,9 @@ def test_what_is_a_lack_of_memory():
 def test_what_ray_tells():
     """Ray's killing of a worker for memory is not seen through its wrapping, or a crash counts as one."""
     killed = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
-    assert was_starved(killed)
-    assert was_starved(WorkerHealthCheckFailedError("failed", failure=killed))
-    assert not was_starved(WorkerHealthCheckFailedError("failed", failure=ray.exceptions.ActorDiedError()))
+    assert kind_of(killed) == "out_of_memory"
+    assert kind_of(WorkerHealthCheckFailedError("failed", failure=killed)) == "out_of_memory"
+    assert kind_of(WorkerHealthCheckFailedError("failed", failure=ray.exceptions.ActorDiedError())) == "crash"
 
 
 class Link:
@@ -68,11 +68,11 @@ class Link:
     def __init__(self, world_size=1):
         self.rank, self.world_size, self.heard = 0, world_size, []
 
-    def report_end(self, outcome, *, anyone=False):
+    def report_end(self, outcome):
         self.heard.append((outcome.state, outcome.reason))
 
-    def report_memory(self, reason):
-        self.heard.append(("memory", reason))
+    def report_fault(self, kind, reason, *, can_shrink=True):
+        self.heard.append((kind, reason, can_shrink))
 
 
 def reported(monkeypatch, config, error, *, parts=1, world_size=1):
@@ -92,9 +92,12 @@ def test_a_worker_asks_for_smaller_parts_and_stays(monkeypatch, config):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
     stays, heard = reported(monkeypatch, config, error)
     assert stays
-    assert heard == [("memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB")]
-    assert reported(monkeypatch, config, RuntimeError("bug"))[0] is False
-    assert reported(monkeypatch, config, TrainingFault("nan at step 3")) == (True, [("failed", "nan at step 3")])
+    assert heard == [("out_of_memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB", True)]
+    assert reported(monkeypatch, config, RuntimeError("bug")) == (False, [("crash", "RuntimeError: bug", True)])
+    fault = ("bad_configuration", "nan at step 3", True)
+    assert reported(monkeypatch, config, TrainingFault("nan at step 3")) == (True, [fault])
+    wrong = ("bad_configuration", "ValueError: no such head", True)
+    assert reported(monkeypatch, config, ValueError("no such head")) == (False, [wrong])
 
 
 def test_single_images_cannot_get_smaller(monkeypatch, config):
@@ -102,13 +105,25 @@ def test_single_images_cannot_get_smaller(monkeypatch, config):
     single = config.model_copy(update={"train": config.train.model_copy(update={"accumulate": 8})})
     stays, heard = reported(monkeypatch, single, MemoryError("no room"))
     assert stays
-    assert heard == [("failed", "MemoryError: no room")]
+    assert heard == [("out_of_memory", "MemoryError: no room", False)]
 
 
 def test_with_several_ranks_the_group_starts_again(monkeypatch, config):
     """One rank goes on alone while the others wait for it."""
     with pytest.raises(MemoryError):
         reported(monkeypatch, config, MemoryError("no room"), world_size=2)
+
+
+def test_one_of_several_ranks_leaves_a_crash_to_ray(monkeypatch, config):
+    """The echo of another rank's death is taken for the run's own fault, before anybody knows of the death."""
+    heard = []
+    monkeypatch.setattr(Link, "report_fault", lambda _, kind, reason, **options: heard.append(kind))
+    with pytest.raises(RuntimeError):
+        reported(monkeypatch, config, RuntimeError("Connection closed by peer [127.0.0.1]:4242"), world_size=2)
+    assert heard == []
+    with pytest.raises(ValueError, match="no such head"):
+        reported(monkeypatch, config, ValueError("no such head"), world_size=2)
+    assert heard == ["bad_configuration"]
 
 
 def test_micro_batches_of_a_retry(config):
@@ -121,17 +136,28 @@ def test_the_ledger_keeps_it_and_the_tables_show_it(config, tmp_path):
     url = f"sqlite:///{tmp_path}/ledger.db"
     ledger = Ledger.open(url, config=config)
     trial = ledger.next_trial()
-    retry = Retry(parts=2, text="out of memory, tried again with 2 times as many micro-batches")
+    retry = Retry(parts=2, text="out of memory, tried again with 2 times as many micro-batches", epoch=1)
+    crash = Retry(kind="crash", text="the worker process died", attempt=3, epoch=2)
     assert ledger.parts_of("0") == 1
     ledger.record_retry("0", 0, retry)
     ledger.record_retry("baseline", 2, retry)
     ledger.finish(trial.number, RunOutcome(state="failed", reason="something else"))
     ledger.close()
     again = Ledger.open(url, config=config)
-    assert again.retries() == {("0", 0): retry, ("baseline", 2): retry}
+    assert again.retries() == {("0", 0): (retry,), ("baseline", 2): (retry,)}
     assert [again.parts_of(name) for name in ("0", "1", "baseline")] == [2, 1, 2]
     table = trials_table(read_result(again, config), width=140)
     assert "reason: something else; note: out of memory, tried again with 2 times as many micro-batches" in table
+    again.record_retry("0", 0, crash)
+    assert again.retries()["0", 0] == (retry, crash)
+    assert [again.failed_since("0", 0, epoch=epoch) for epoch in (1, 2, 3)] == [
+        {"out_of_memory": 1, "crash": 1},
+        {"crash": 1},
+        {},
+    ]
+    row = read_result(again, config).rows[0]
+    assert (row.attempts, row.retries) == (3, (retry, crash))
+    assert "tried again 2 times (1 out of memory, 1 crash); last: the worker process died" in row.note
     again.close()
 
 

@@ -4,12 +4,16 @@ import asyncio
 
 import pytest
 
-from study.distributed.switchboard import MAX_TRIES, Switchboard
+from study.distributed.switchboard import Switchboard
 from study.types import EpochResult, RunOutcome, RunSpec
 
+RETRIES = {"preempted": 3, "out_of_memory": 1, "crash": 2}
+OOM = ("out_of_memory", "CUDA out of memory")
 
-def spec(trial="0", reported=0):
-    return RunSpec(trial=trial, seed=0, attempt=1, directory="", config={}, reported_epoch=reported)
+
+def spec(trial="0", reported=0, **options):
+    options = {"retries": RETRIES} | options
+    return RunSpec(trial=trial, seed=0, attempt=1, directory="", config={}, reported_epoch=reported, **options)
 
 
 def epoch(number):
@@ -85,10 +89,10 @@ def test_a_lost_run_is_handed_out_again_from_the_last_decided_epoch(decided):
         lost.cancel()
         await board.end("0-s0", 1, RunOutcome(state="complete"))  # of the attempt that died: dropped
         await board.end("0-s0", 2, RunOutcome(state="failed"))
-        kinds = [await board.next_event("0-s0") for _ in range(4)]
+        kinds = [await board.next_event("0-s0") for _ in range(5)]
         return [kind for kind, _ in kinds], kinds[-1][1].state
 
-    assert play(scene) == (["started", "epoch", "started", "end"], "failed")
+    assert play(scene) == (["started", "epoch", "retry", "started", "end"], "failed")
 
 
 def test_a_run_that_kills_its_worker_every_time_fails_in_the_end():
@@ -97,16 +101,89 @@ def test_a_run_that_kills_its_worker_every_time_fails_in_the_end():
     async def scene():
         board = Switchboard()
         await board.submit(spec("0"))
-        for _ in range(MAX_TRIES):
+        for _ in range(3):
             assert (await board.take(0))[1].trial == "0"
         await board.submit(spec("1"))
         _, other = await board.take(0)
-        events = [await board.next_event("0-s0") for _ in range(MAX_TRIES + 1)]
-        return other.trial, events[-1][1].state, events[-1][1].reason
+        events = [await board.next_event("0-s0") for _ in range(6)]
+        return other.trial, [kind for kind, _ in events], events[-1][1]
 
-    trial, state, reason = play(scene)
-    assert (trial, state) == ("1", "failed")
-    assert f"died {MAX_TRIES} times" in reason
+    trial, kinds, end = play(scene)
+    assert kinds == ["started", "retry", "started", "retry", "started", "end"]
+    assert (trial, end.state, end.failure) == ("1", "failed", "crash")
+    assert "died; 3 times" in end.reason
+
+
+@pytest.mark.parametrize(("kind", "tries"), [("preempted", 4), ("crash", 3), ("bad_configuration", 1)])
+def test_each_kind_of_failure_has_its_own_retries(kind, tries):
+    """A preemption uses up the tries after a crash, or a configuration that cannot work is tried again."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        attempts = []
+        for _ in range(tries):
+            attempts.append((await board.take(0))[1].attempt)
+            await board.fault("0-s0", attempts[-1], (kind, "why"))
+        events = [await board.next_event("0-s0") for _ in range(2 * tries)]
+        assert [event for event, _ in events] == ["started", "retry"] * (tries - 1) + ["started", "end"]
+        retries = [payload for event, payload in events if event == "retry"]
+        assert [(retry.kind, retry.attempt, retry.parts) for retry in retries] == [
+            (kind, attempt, 1) for attempt in attempts[:-1]
+        ]
+        assert (events[-1][1].state, events[-1][1].failure) == ("failed", kind)
+        assert attempts == list(range(1, tries + 1))
+
+    play(scene)
+
+
+def test_an_epoch_makes_up_for_failures():
+    """A long run on nodes that come and go fails after as many losses as a short one that gets nowhere."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        for number in range(1, 8):
+            _, run = await board.take(0)
+            asked = asyncio.create_task(board.epoch("0-s0", run.attempt, epoch(number)))
+            await soon()
+            await board.decide("0-s0", number, True)
+            assert await asked
+            await board.lose(0, "preempted", "its node is gone")
+        _, run = await board.take(1)
+        assert (run.attempt, run.reported_epoch) == (8, 7)
+        assert (await board.report_of(0))[1] == 7
+
+    play(scene)
+
+
+def test_failures_before_a_restart_of_the_driver_count():
+    """After each resume a run that cannot work gets all of its tries again."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec(failed={"crash": 2}))
+        _, run = await board.take(0)
+        await board.fault("0-s0", run.attempt, ("crash", "RuntimeError: boom"))
+        kinds = [await board.next_event("0-s0") for _ in range(2)]
+        assert kinds[1][1].reason == "RuntimeError: boom; 3 times without an epoch in between"
+
+    play(scene)
+
+
+def test_a_run_whose_node_is_gone_waits_for_no_other_slot():
+    """The run stays with a slot that has no workers until new ones ask, although another slot is free."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.take(0)
+        other = asyncio.create_task(board.take(1))
+        await soon()
+        await board.lose(0, "preempted", "its node is gone")
+        return (await other)[1].attempt
+
+    assert play(scene) == 2
 
 
 @pytest.mark.parametrize("how", ["interrupt", "give_up"])
@@ -207,27 +284,40 @@ def test_an_abandoned_run_lets_its_worker_go():
     assert play(scene) == "0"
 
 
-def test_a_run_without_memory_is_tried_once_more_in_smaller_parts():
+def test_a_run_without_memory_is_tried_again_in_smaller_parts():
     """A lack of memory fails the run at once, is tried for ever, or goes on as if nothing had been changed."""
 
     async def scene():
         board = Switchboard()
         await board.submit(spec())
         _, first = await board.take(0)
-        await board.out_of_memory("0-s0", first.attempt, "CUDA out of memory")
-        await board.out_of_memory("0-s0", first.attempt, "the other rank, at the same step")
+        await board.fault("0-s0", first.attempt, OOM)
+        await board.fault("0-s0", first.attempt, ("out_of_memory", "the other rank, at the same step"))
         _, second = await board.take(0)
         assert (first.parts, second.parts) == (1, 2)
         assert second.attempt == first.attempt + 1
-        await board.out_of_memory("0-s0", second.attempt, "CUDA out of memory")
+        await board.fault("0-s0", second.attempt, OOM)
         events = [await board.next_event("0-s0") for _ in range(4)]
         assert [kind for kind, _ in events] == ["started", "retry", "started", "end"]
         assert events[1][1].parts == 2
         assert "CUDA out of memory" in events[1][1].text
-        assert events[3][1].state == "failed"
+        assert (events[3][1].state, events[3][1].failure) == ("failed", "out_of_memory")
         assert "also with 2 times as many micro-batches" in events[3][1].reason
 
     play(scene)
+
+
+def test_what_cannot_get_smaller_is_not_tried_again():
+    """A run of one image at a time is tried again in the same size."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        _, run = await board.take(0)
+        await board.fault("0-s0", run.attempt, OOM, can_shrink=False)
+        return [await board.next_event("0-s0") for _ in range(2)][1][1].reason
+
+    assert play(scene) == "out of memory: CUDA out of memory"
 
 
 @pytest.mark.parametrize("after", [("host", 4), ("host", 3), ("other", 9)], ids=["killed", "crashed", "elsewhere"])
@@ -253,7 +343,7 @@ def test_a_worker_that_ray_killed_for_memory():
         await board.submit(spec("0"))
         await board.submit(spec("1"))
         await board.take(0)
-        await board.starve(0)
+        await board.lose(0, "out_of_memory", "Ray killed the worker process")
         _, again = await board.take(0)
         assert (again.trial, again.parts) == ("0", 2)
         await board.end("0-s0", again.attempt, RunOutcome(state="complete"))

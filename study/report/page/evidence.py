@@ -82,7 +82,7 @@ class Ledgered:
 
     records: Sequence[RunRecord] = ()
     readings: Sequence[Reading] = ()
-    retries: Mapping[tuple[str, int], Retry] = field(default_factory=dict)
+    retries: Mapping[tuple[str, int], tuple[Retry, ...]] = field(default_factory=dict)
     hours: float = 0.0
     fingerprint: str = ""
 

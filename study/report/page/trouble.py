@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Final
 
+from study.failures import WORDS
 from study.report.page.cells import count, share, word
 from study.report.page.evidence import Evidence
 from study.report.page.parts import Block, Cell, Note, Section, Table
@@ -25,10 +26,14 @@ def failures_section(evidence: Evidence) -> Section:
         blocks.append(Table(name="failures", caption="Runs that failed", columns=columns, rows=rows, words=(0, 2)))
     retries = evidence.ledgered.retries
     if retries:
-        lines = tuple((word(trial), word(seed), word(retry.text)) for (trial, seed), retry in retries.items())
-        columns = ("trial", "seed", "why")
+        lines = tuple(
+            (word(trial), word(seed), word(WORDS[retry.kind]), count(retry.epoch), word(retry.text))
+            for (trial, seed), tried in retries.items()
+            for retry in tried
+        )
+        names = ("trial", "seed", "after", "epoch", "why")
         caption = "Runs that were tried again"
-        blocks.append(Table(name="retries", caption=caption, columns=columns, rows=lines, words=(0, 1, 2)))
+        blocks.append(Table(name="retries", caption=caption, columns=names, rows=lines, words=(0, 1, 2, 4)))
     num_failed = sum(map(len, reasons.values()))
     finding = f"{num_failed} {'run' if num_failed == 1 else 'runs'} failed." if num_failed else "Nothing failed."
     blocks += _stopped(evidence)
