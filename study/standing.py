@@ -15,6 +15,7 @@ from study.metrics import range_of
 from study.types import ComparatorRow, ConfirmRow, Retry, RunOutcome, StudyResult, TrialRow
 
 CONFIRMED: Final = "confirm finished"
+DATASET: Final = "dataset fingerprint"
 BASELINE: Final = "baseline"
 MC_DROPOUT: Final = "test/mc_dropout/"
 

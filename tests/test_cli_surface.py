@@ -29,7 +29,7 @@ SURFACE = {
     "confirm": ["NAME"],
     "evaluate": None,
     "predict": None,
-    "explain": None,
+    "explain": ["RUN...", "--images", "--numbers", "--split", "--task", "--out"],
     "report": ["NAME", "--out"],
     "export": None,
     "doctor": ["[FILE]", "--scale", "--set"],

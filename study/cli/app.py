@@ -280,10 +280,24 @@ def predict() -> None:
     _not_yet("predict")
 
 
-@app.command(context_settings=_ANY)
-def explain() -> None:
-    """Draw where a network looks (not available yet)."""
-    _not_yet("explain")
+@app.command()
+def explain(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="STUDY, STUDY/TRIAL or STUDY/TRIAL-sSEED.", show_default=False)
+    ],
+    *,
+    images: Annotated[int, typer.Option("--images", metavar="N", min=1, max=50, help="Images to draw.")] = 6,
+    numbers: Annotated[int, typer.Option("--numbers", metavar="N", min=1, help="Images to count over.")] = 200,
+    split: Annotated[Literal["train", "val"], typer.Option("--split", help="Whose images.")] = "val",
+    task: Annotated[str, typer.Option("--task", help="Another task than the one that decides.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", show_default=False)] = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Draw where networks look: Grad-CAM++ of each class, several runs side by side, with numbers."""
+    from study.cli.explaining import explain_runs
+
+    explain_runs(runs, images=images, numbers=numbers, split=split, task=task, out=out)
 
 
 @app.command()

@@ -59,6 +59,7 @@ def gather(name: str, *, storage: str) -> "Evidence":
     """
     from study.cli.looking import Found, looking
     from study.report.page.evidence import Evidence, Ledgered, read_arms, read_data
+    from study.standing import DATASET
 
     directory = study_directory(name, storage)
     config = stored_config(directory)
@@ -71,7 +72,7 @@ def gather(name: str, *, storage: str) -> "Evidence":
                 readings=ledger.test_readings(),
                 retries=ledger.retries(),
                 hours=ledger.hours_run(),
-                fingerprint=str(ledger.stage("dataset fingerprint") or ""),
+                fingerprint=str(ledger.stage(DATASET) or ""),
             )
     with looking(Found(config=config, directory=directory)) as looker:
         result = looker.look().result

@@ -26,12 +26,11 @@ from study.errors import InputError, InterruptedStudy, StudyError
 from study.failures import advice, failure_lines, failure_table
 from study.ledger import Ledger, Teller
 from study.retelling import tracker_of
-from study.standing import CONFIRMED, confirm_key, is_done, left_to_search, read_result
+from study.standing import CONFIRMED, DATASET, confirm_key, is_done, left_to_search, read_result
 from study.tracking import Tracker, has_undelivered
 from study.types import Event, RunOutcome, StudyResult
 
 SEARCHED = "search finished"
-DATASET = "dataset fingerprint"
 PSEUDO_LABELS = "pseudo labels"
 
 

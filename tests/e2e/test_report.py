@@ -28,3 +28,18 @@ def finished_ids(finished):
 
     manifest = read_manifest(finished.data / "phantom-64")
     return {str(name) for column in ("image_id", "patient_id") for name in manifest[column]}
+
+
+def test_explain_two_runs(finished):
+    """Panels and numbers of the best trial and the baseline side by side; what is no run is refused by name."""
+    done = finished.cli("explain", "small", "small/baseline-s1", "--images", "2", "--numbers", "8", "--out", "looks")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    folder = finished.cli.folder / "looks"
+    assert (folder / "panels.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / "attention.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3
+    assert lines[-1].startswith('"baseline, seed 1",malignant,')
+    for name, words in (("small/99", "no trial 99"), ("small/0-s9", "no run 0-s9"), ("small/x", "is no run")):
+        refused = finished.cli("explain", name)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert words in refused.stderr
