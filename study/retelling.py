@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from study.config import StudyConfig, apply_params
 from study.errors import StudyError
-from study.ledger import Ledger
+from study.ledger import Ledger, stopped
 from study.tracking import Tracker
-from study.types import EpochResult, RunOutcome, TrialRow
+from study.types import EpochResult, Retry, RunKey, RunOutcome, TrialRow
 
 STUDY_ID: Final = "id in mlflow"
 Artifacts = Callable[[Path], Sequence[Path]]
@@ -61,20 +61,70 @@ def _retell_trial(
     study_dir: Path,
     artifacts: Artifacts,
 ) -> None:
-    number, seed = int(row.trial), row.seeds[0]
-    outcome: RunOutcome | None = ledger.outcome(number)
-    tried = ledger.retries().get((row.trial, seed), ())
-    attempt, last = ledger.attempt(number) + len(tried), tried[-1] if tried else None
-    if not tracker.has_begun(row.trial, seed, attempt=attempt):
-        if outcome is None:
-            return  # whoever goes on with it tells its start
-        own = apply_params(config, row.params)
-        tracker.start_run(row.trial, seed, params=row.params, config=own, attempt=attempt, stage="search", retry=last)
-    for result in ledger.epochs(number):
-        tracker.log_epoch(row.trial, seed, result)
-    if outcome is not None:
-        found = [] if row.repeats else artifacts(study_dir / "runs" / f"{row.trial}-s{seed}")
-        tracker.end_run(row.trial, seed, outcome, artifacts=found)
+    if row.repeats:
+        retell_repeat(ledger, tracker, row, config=config)
+        return
+    number, several = int(row.trial), bool(row.runs)
+    over = ledger.outcome(number)
+    ended = stopped_runs(ledger, tracker, row.trial) | ledger.run_outcomes(number)
+    for key in ledger.keys(number):
+        outcome, tried = ended.get(key), ledger.retries_of(row.trial, key.seed, fold=key.fold)
+        attempt, last = ledger.attempt(number) + len(tried), tried[-1] if tried else None
+        if not tracker.has_begun(row.trial, key.seed, fold=key.fold, attempt=None if several else attempt):
+            if outcome is None:
+                continue  # whoever goes on with it tells its start
+            _start(tracker, row, key, config=config, attempt=attempt, retry=last)
+        for result in ledger.epochs(number, key):
+            tracker.log_epoch(row.trial, key.seed, result, fold=key.fold)
+        if outcome is not None:
+            found = artifacts(study_dir / "runs" / f"{row.trial}-{key.name}")
+            tracker.end_run(row.trial, key.seed, outcome, fold=key.fold, artifacts=found)
+    if over is not None:
+        tell_trial(ledger, tracker, row.trial)
+
+
+def retell_repeat(ledger: Ledger, tracker: Tracker, row: TrialRow, *, config: StudyConfig) -> None:
+    """Tell of a trial that has an earlier one's result without any training."""
+    for key, outcome in ledger.run_outcomes(int(row.trial)).items():
+        if not tracker.has_begun(row.trial, key.seed, fold=key.fold):
+            _start(tracker, row, key, config=config, attempt=1)
+        tracker.end_run(row.trial, key.seed, outcome, fold=key.fold)
+    tell_trial(ledger, tracker, row.trial)
+
+
+def _start(
+    tracker: Tracker, row: TrialRow, key: RunKey, *, config: StudyConfig, attempt: int, retry: Retry | None = None
+) -> None:
+    own = apply_params(config, row.params)
+    tracker.start_run(
+        row.trial,
+        key.seed,
+        fold=key.fold,
+        params=row.params,
+        config=own,
+        attempt=attempt,
+        stage="search",
+        retry=retry,
+    )
+
+
+def tell_trial(ledger: Ledger, tracker: Tracker, trial: str) -> None:
+    """Tell what the runs of a trial that is over make together, where it has several."""
+    number = int(trial)
+    outcome, begun = ledger.outcome(number), ledger.run_outcomes(number)
+    if outcome is not None and begun and len(ledger.keys(number)) > 1:
+        first = next(iter(begun))
+        tracker.log_trial(trial, first.seed, outcome, fold=first.fold, sds=ledger.run_sds(number))
+
+
+def stopped_runs(ledger: Ledger, tracker: Tracker, trial: str) -> dict[RunKey, RunOutcome]:
+    """Runs of a trial that is over which were told to begin and not to end, and how they ended."""
+    number = int(trial)
+    over, ended = ledger.outcome(number), ledger.run_outcomes(number)
+    if over is None:
+        return {}
+    begun = {RunKey(seed=seed, fold=fold) for name, seed, fold in tracker.open_runs() if name == trial}
+    return {key: ended.get(key, stopped(over)) for key in ledger.keys(number) if key in begun}
 
 
 def _history(directory: Path) -> Sequence[EpochResult]:

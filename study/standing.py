@@ -83,13 +83,8 @@ def read_result(ledger: Ledger, config: StudyConfig, *, did_work: bool = True) -
     """Where a study stands, from its ledger alone."""
     rows = noted_rows(ledger)
     done = is_done(ledger, config, rows)
-    # The search trained its own seed of every trial; its validation metrics stand in the trial itself.
-    own = [
-        RunRecord(
-            trial=row.trial, seed=row.seeds[0], kind="train", outcome=RunOutcome(state="complete", metrics=row.metrics)
-        )
-        for row in rows
-    ]
+    # The search trained its own seeds of every trial; their validation metrics stand in the trial itself.
+    own = [record for row in rows for record in _own_records(row, ledger.metric)]
     confirmed = (
         confirm_rows(
             choose_candidates(config, rows),
@@ -130,6 +125,19 @@ def with_retries(
         tried = by_trial.get(row.trial, ())
         told.append(replace(row, retries=tried, attempts=row.attempts + len(tried), note=retry_note(tried)))
     return tuple(told)
+
+
+def _own_records(row: TrialRow, metric: str) -> list[RunRecord]:
+    """The runs of the search that are runs of the confirmation, too; those of a fold are not."""
+    found: dict[int, Mapping[str, float]]
+    if row.runs:
+        found = {run.seed: {metric: run.value} for run in row.runs if not run.fold and run.value is not None}
+    else:
+        found = {row.seeds[0]: row.metrics}
+    return [
+        RunRecord(trial=row.trial, seed=seed, kind="train", outcome=RunOutcome(state="complete", metrics=metrics))
+        for seed, metrics in found.items()
+    ]
 
 
 def confirm_key(config: StudyConfig) -> str:

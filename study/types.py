@@ -1,5 +1,7 @@
 """Records that cross room borders: frozen, plain, JSON-able data without numpy or torch."""
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,9 +27,27 @@ class EpochResult:
     batches: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RunKey:
+    """Which of the runs of a trial: its seed, and the fold that validates (from 1; 0 where there are no folds)."""
+
+    seed: int
+    fold: int = 0
+
+    @property
+    def name(self) -> str:
+        """The run as its folder has it, after the trial: ``s0``, ``f2-s0``."""
+        return f"f{self.fold}-s{self.seed}" if self.fold else f"s{self.seed}"
+
+    @property
+    def part(self) -> str:
+        """The run in words: ``seed 0``, ``fold 2``."""
+        return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """All that a worker needs for one run: one configuration, one seed.
+    """All that a worker needs for one run: one configuration, one seed, and with ``fold`` above 0 one fold.
 
     ``trial`` is the ledger's number as text, or ``baseline``; ``config`` is the resolved study file with the trial's
     parameters applied; ``fingerprint`` is that of its dataset; epochs up to ``reported_epoch`` are in the ledger
@@ -49,11 +69,17 @@ class RunSpec:
     retries: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     teacher: Mapping[str, Any] = field(default_factory=dict)
+    fold: int = 0
+
+    @property
+    def key(self) -> RunKey:
+        """Which of its trial's runs it is."""
+        return RunKey(seed=self.seed, fold=self.fold)
 
     @property
     def run_id(self) -> str:
-        """Name of the run inside its study, as in ``runs/<trial>-s<seed>``."""
-        return f"{self.trial}-s{self.seed}"
+        """Name of the run inside its study, as in ``runs/<trial>-s<seed>`` or ``runs/<trial>-f<fold>-s<seed>``."""
+        return f"{self.trial}-{self.key.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +113,18 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run of a trial that has several; ``state`` is ``waiting`` before it begins, ``value`` as in `TrialRow`."""
+
+    seed: int
+    fold: int = 0
+    state: TrialState
+    value: float | None = None
+    epochs: int = 0
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
     """One line of the result table, for the terminal, for JSON and for figures.
 
@@ -97,6 +135,9 @@ class TrialRow:
     worker where there is none. ``note`` tells what a run needed that the study file does not say. ``attempts`` counts
     how often the trial was begun, ``retries`` are those after a failure; ``failure`` is the kind of the last one of a
     failed trial.
+
+    A trial of several seeds or folds has them in ``runs``, else empty: its ``value``, ``values`` and ``metrics`` are
+    means over its complete runs, ``curve`` is that of the first one, and epochs, time and images are sums.
     """
 
     trial: str
@@ -121,6 +162,13 @@ class TrialRow:
     attempts: int = 1
     retries: tuple[Retry, ...] = ()
     failure: str = ""
+    runs: tuple[RunRow, ...] = ()
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation of the metric over the complete runs; NaN with fewer than two."""
+        values = [run.value for run in self.runs if run.state == "complete" and run.value is not None]
+        return statistics.stdev(values) if len(values) > 1 else math.nan
 
     @property
     def is_feasible(self) -> bool:
@@ -191,6 +239,8 @@ class Event:
     ``stage`` announces a phase (``text``); ``progress`` moves it (``done`` of ``total``, and a ``note`` such as the
     speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the
     test split; ``warning`` is for the user's eyes. A trial that misses a constraint ends with ``is_feasible`` false.
+    Where a trial has several runs, ``part`` says of which one the event speaks (``seed 1``, ``fold 2``); without it
+    the event is the trial's own.
     """
 
     kind: Literal["stage", "progress", "started", "epoch", "ended", "tested", "warning"]
@@ -205,6 +255,7 @@ class Event:
     total: int = 0
     note: str = ""
     is_feasible: bool = True
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

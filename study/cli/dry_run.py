@@ -53,29 +53,33 @@ def _cost_lines(config: "StudyConfig", *, storage: str, epochs: float) -> list[s
     speed, images = _speed(config, storage), _images_per_epoch(config)
     lines = [_limits_text(config)] if left is None else []
     trials = "an open number of" if left is None else f"{left:,}"
+    of_runs = len(config.run_keys)
+    per = f" x {of_runs} {_kind_of_runs(config)}" if of_runs > 1 else ""
     if images is None and speed is None:
         lines.append(
-            f"{trials} trials of {epochs:g} epochs; the images of an epoch are unknown until data are prepared"
+            f"{trials} trials{per} of {epochs:g} epochs; the images of an epoch are unknown until data are prepared"
         )
         return [*lines, "time: unknown; no trial of this study, or of another one on these data, has ended yet"]
     per_epoch = images if images is not None else speed.images_per_epoch if speed is not None else 0.0
-    per_trial = epochs * per_epoch
-    total = "" if left is None else f" = {left * per_trial:,.0f} images at most"
-    lines.append(f"{trials} trials x {epochs:g} epochs x {per_epoch:,.0f} images{total}")
+    per_run = epochs * per_epoch
+    total = "" if left is None else f" = {left * of_runs * per_run:,.0f} images at most"
+    lines.append(f"{trials} trials{per} x {epochs:g} epochs x {per_epoch:,.0f} images{total}")
     if speed is None:
         return [*lines, "time: unknown; no trial of this study, or of another one on these data, has ended yet"]
-    seconds = per_trial / speed.images_per_second
+    of_run = per_run / speed.images_per_second
+    seconds = of_run * of_runs
     source = f"{speed.images_per_second:,.0f} images/s, as {speed.trials} trials of study {speed.source}"
-    lines.append(f"time: {duration(seconds)} per trial ({source})")
+    each = f", {duration(of_run)} for each of its {of_runs} runs" if of_runs > 1 else ""
+    lines.append(f"time: {duration(seconds)} per trial{each} ({source})")
     if left is None:
         return lines
     slots = _slots(config)
-    share = min(1.0, speed.epochs_per_trial / epochs)
+    share = min(1.0, speed.epochs_per_run / epochs)
     early = f"; {duration(share * left * seconds / slots)} if trials stop as early as those" if share < 0.95 else ""
     lines.append(f"      {duration(left * seconds / slots)} for the search with {slots} at a time{early}")
     if config.confirm is not None:
         runs = (config.confirm.top + config.confirm.baseline) * len(config.confirm.seeds)
-        lines.append(f"      {duration(runs * seconds / slots)} for the confirmation: at most {runs} runs")
+        lines.append(f"      {duration(runs * of_run / slots)} for the confirmation: at most {runs} runs")
     return lines
 
 
@@ -94,6 +98,10 @@ def _missing_data(config: "StudyConfig") -> list[str]:
         return []
     lines = ["", "Data that a run needs and that are not here:"]
     return [*lines, *(f"  {fault.path}: {fault.message}" for fault in faults)]
+
+
+def _kind_of_runs(config: "StudyConfig") -> str:
+    return "folds" if config.search is not None and config.search.folds else "seeds"
 
 
 def _limits_text(config: "StudyConfig") -> str:
@@ -131,7 +139,11 @@ def _images_per_epoch(config: "StudyConfig") -> float | None:
     if config.sampler.name == "periodic":  # its epoch depends on the rarest classes of the plan
         return None
     try:
-        return float(len(open_dataset(config.data.prepared).rows("train")))
+        dataset = open_dataset(config.data.prepared)
+        folds = config.search.folds if config.search is not None else None
+        if folds:
+            return (len(dataset.rows("train")) + len(dataset.rows("val"))) * (folds - 1) / folds
+        return float(len(dataset.rows("train")))
     except StudyError:
         return None
 

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,10 @@ def cost_record(row: "TrialRow") -> dict[str, Any]:
 
 
 def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
-    """What only some searches have: several metrics, missed constraints, configurations that came again."""
+    """What only some searches have: several metrics or runs, missed constraints, configurations that came again."""
     found: dict[str, Any] = {"values": list(row.values)} if len(row.values) > 1 else {}
     found |= {"violations": dict(row.violations)} if row.violations else {}
+    found |= {"sd": row.sd, "runs": [asdict(run) for run in row.runs]} if row.runs else {}
     return found | ({"repeats": row.repeats} if row.repeats else {})
 
 

@@ -39,6 +39,7 @@ from study.config.record import Section
 from study.config.rules import View, rule_faults
 from study.config.tasks import TasksConfig
 from study.space import count
+from study.types import RunKey
 
 LEAST_FAILURES: Final = 10
 
@@ -197,6 +198,8 @@ class SearchConfig(Section):
 
     Of several metrics the first one picks the best epoch of a trial. ``constraints`` bound other metrics of that epoch.
     ``start_with`` are points to try first. ``trials`` may be missing where ``budget`` or a grid ends the search.
+    ``seeds`` or ``folds`` make a trial of several runs, whose mean is its value: one for each seed, or one for each
+    fold of the patients outside of the test split.
     ``population`` is that of ``nsga2`` and ``cmaes``; null: by the size of the search. More failed trials than
     ``max_failures`` stop the study; null: half of the trials, at least 10.
     """
@@ -211,6 +214,8 @@ class SearchConfig(Section):
     max_failures: Times | None = None
     constraints: Constraints = Field(default_factory=dict)
     pruner: PrunerConfig = Field(default_factory=PrunerConfig)
+    seeds: Annotated[tuple[Seed, ...], NotEmpty, AsTuple, Distinct] | None = None
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
     start_with: Annotated[tuple[Point, ...], AsTuple] = ()
     space: Space
 
@@ -306,6 +311,14 @@ class StudyConfig(Section):
         """Failed trials that the study bears; one more stops it."""
         asked = self.search.max_failures if self.search else None
         return max(LEAST_FAILURES, self.num_trials // 2) if asked is None else asked
+
+    @property
+    def run_keys(self) -> tuple[RunKey, ...]:
+        """The runs of one trial, in the order in which they begin."""
+        seeds, folds = (self.search.seeds, self.search.folds) if self.search else (None, None)
+        if folds:
+            return tuple(RunKey(seed=self.seed, fold=fold) for fold in range(1, folds + 1))
+        return tuple(RunKey(seed=seed) for seed in seeds or (self.seed,))
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

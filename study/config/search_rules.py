@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Final
 
+from study.config.runs_rules import has_several, runs_advice, runs_faults
 from study.config.view import View
 from study.space import Fault, SearchSpace, SpaceNode, active_nodes, can_be, num_values, providers, value_in
 from study.space.nodes import values_text
@@ -18,7 +19,7 @@ PRUNER_KNOBS: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
     "min_epochs": (1, ("median", "percentile", "successive_halving", "hyperband", "patience", "threshold")),
     "reduction_factor": (2, ("successive_halving", "hyperband")),
     "percentile": (25.0, ("percentile",)),
-    "startup_trials": (5, ("median", "percentile", "wilcoxon")),
+    "startup_trials": (5, ("median", "percentile")),
     "patience": (5, ("patience",)),
     "min_delta": (0.0, ("patience",)),
     "lower": (None, ("threshold",)),
@@ -33,14 +34,17 @@ def search_faults(view: View) -> Iterator[Fault]:
     """Faults of budget, pruner and algorithm against the rest of the file."""
     if view.get("search") is None:
         return
-    yield from chain(_trials_faults(view), _pruner_faults(view), _metrics_faults(view))
+    yield from chain(_trials_faults(view), _pruner_faults(view), runs_faults(view), _metrics_faults(view))
 
 
 def search_advice(view: View) -> Iterator[str]:
     """Settings of the search that work but hardly mean what they say; one sentence each."""
     name = view.get(f"{PRUNER}.name")
+    yield from runs_advice(view)
     for knob, (default, readers) in PRUNER_KNOBS.items():
         value = view.get(f"{PRUNER}.{knob}")
+        if knob == "p_value" and has_several(view) and name != "none":
+            continue
         if name is not None and value not in (None, default) and name not in readers:
             yield f"{PRUNER}.{knob} has no effect with {PRUNER}.name {name}; it belongs to {listed(readers)}"
     if view.get("search.population") is not None and view.get("search.algorithm") not in ("cmaes", "nsga2", None):
@@ -76,12 +80,6 @@ def _pruner_faults(view: View) -> Iterator[Fault]:
             yield Fault(PRUNER, "threshold without lower or upper would stop nothing; expected one of them")
         if lower is not None and upper is not None and lower >= upper:
             yield Fault(f"{PRUNER}.lower", f"{lower:g}: expected less than upper, which is {upper:g}")
-    if name == "wilcoxon" and len(view.get("search.seeds") or ()) < 2:
-        yield Fault(
-            f"{PRUNER}.name",
-            "'wilcoxon' compares the seeds or folds of a trial with those of the best one, and every trial of this "
-            "search is one run with one seed; use another pruner",
-        )
 
 
 def _metrics_faults(view: View) -> Iterator[Fault]:

@@ -107,6 +107,8 @@ class Board:
     def label(self, event: Event) -> str:
         """``trial 3``; with the seed once its search is over, as in ``trial 3 seed 1``, ``baseline seed 0``."""
         name = f"trial {event.trial}" if event.trial.isdigit() else event.trial
+        if event.part:
+            return f"{name} {event.part}"
         confirming = not event.trial.isdigit() or event.trial in self.finished
         return f"{name} seed {event.seed}" if confirming else name
 
@@ -202,7 +204,9 @@ class Board:
         epochs = f"  {run.epoch} {'epoch' if run.epoch == 1 else 'epochs'}" if run and run.epoch else ""
         reason = f"  {event.text}" if event.text else ""
         self.last.append(f"{label}  {ending(event)}  {number(value)}{epochs}{reason}")
-        if not event.trial.isdigit() or event.trial in self.finished or event.state in ("running", "waiting"):
+        if event.part or not event.trial.isdigit() or event.trial in self.finished:
+            return
+        if event.state in ("running", "waiting"):
             return
         self._finish(event.trial, event.state, value, is_feasible=event.is_feasible)
 
@@ -231,4 +235,4 @@ def ending(event: Event) -> str:
 
 
 def _key(event: Event) -> str:
-    return f"{event.trial}-s{event.seed}"
+    return f"{event.trial}-{event.part or f's{event.seed}'}"

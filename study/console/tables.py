@@ -45,11 +45,14 @@ def trials_table(result: StudyResult, *, width: int = 100) -> str:
         Column("parameters"),
         Column(result.metric, right=True),
     ]
+    several = any(row.runs for row in result.rows)
+    columns += [Column("SD", right=True)] if several else []
     columns += [Column(second, right=True)] if second else []
     columns += [Column("epochs", right=True), Column("state")]
     cells, reasons = [], []
     for rank, row in enumerate(ranked(result), start=1):
-        values = [number(row.value), *([number(row.metrics.get(second))] if second else [])]
+        values = [number(row.value), *([number(row.sd)] if several else [])]
+        values += [number(row.metrics.get(second))] if second else []
         place = str(rank) if row.state == "complete" else ""
         cells.append([place, row.trial, params_text(row.params), *values, str(row.epochs), row.state])
         told = [f"reason: {row.reason}"] if row.state == "failed" and row.reason else []

@@ -14,67 +14,90 @@ from ray.tune import Trainable
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.distributed.specs import Job
 from study.types import EpochResult, Retry, RunOutcome, RunSpec
 
 
 class RunTrainable(Trainable):
-    """One trial: submits its run to the switchboard; every ``step`` is one epoch."""
+    """One trial: submits its runs to the switchboard; every ``step`` is an epoch or the end of one of them."""
 
     def setup(self, config: dict[str, Any], switchboard: Any = None) -> None:
-        """Keep the line to the slots and the first trial's specification."""
+        """Keep the line to the slots and the first trial's job."""
         self._switchboard = switchboard
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
-        self._spec = RunSpec(**json.loads(new_config["spec"]))
+        self._job = Job.from_json(new_config["job"])
+        self._open = [spec.run_id for spec in self._job.runs]
         self._is_submitted = False
         self._last_epoch = 0
+        self._asked: tuple[str, int] | None = None
+        self._has_ended = False
         return True
 
     def step(self) -> dict[str, Any]:
-        """Allow the next epoch and wait for it; ``payload`` is JSON of an epoch or, with ``done``, of the outcome."""
-        if not self._is_submitted:
-            ray.get(self._switchboard.submit.remote(self._spec))
-            self._is_submitted = True
-        if self._last_epoch:
-            ray.get(self._switchboard.decide.remote(self._spec.run_id, self._last_epoch, True))
+        """Say that the trial goes on, and wait for what happens next; ``payload`` is JSON, ``run`` says whose.
+
+        ``done`` comes with the end of the last run.
+        """
+        self._go_on()
         while True:
-            kind, payload = ray.get(self._switchboard.next_event.remote(self._spec.run_id))
+            run, kind, payload = ray.get(self._switchboard.next_of.remote(self._job.trial))
+            if kind == "started" and self._job.of_runs == 1:
+                continue
+            result = {"epoch": self._last_epoch, "run": run, "kind": kind}
+            if kind == "started":
+                return result
             if kind == "epoch":
-                self._last_epoch = payload.epoch
-                return {"epoch": payload.epoch, "payload": json.dumps(asdict(payload))}
-            if kind == "retry":
-                return {"epoch": self._last_epoch, "retry": True, "payload": json.dumps(asdict(payload))}
+                self._asked, self._last_epoch = (run, payload.epoch), payload.epoch
             if kind == "end":
-                return {"epoch": self._last_epoch, "payload": json.dumps(asdict(payload)), "done": True}
+                self._open.remove(run)
+                self._has_ended = True
+            return result | {"epoch": self._last_epoch, "payload": json.dumps(asdict(payload)), "done": not self._open}
+
+    def _go_on(self) -> None:
+        """Submit the runs once; then allow the next epoch, or the next run, for whichever the scheduler was asked."""
+        board, job = self._switchboard, self._job
+        if not self._is_submitted:
+            for place, spec in enumerate(job.runs):
+                ray.get(board.submit.remote(spec, feed=job.trial, spare=bool(place) and not job.together))
+            self._is_submitted = True
+        if self._asked:
+            ray.get(board.decide.remote(*self._asked, True))
+        if self._has_ended:
+            ray.get(board.advance.remote(job.trial))
+        self._asked, self._has_ended = None, False
 
 
 class Desk(Protocol):
     """The study's side of a search, as the adapters see it."""
 
-    def next_spec(self) -> RunSpec | None:
+    def next_job(self) -> Job | None:
         """The next trial to run, or ``None`` when the budget is spent or the study is being stopped."""
+
+    def on_started(self, spec: RunSpec) -> None:
+        """Record that a slot has taken a run of a trial that has several."""
 
     def on_epoch(self, spec: RunSpec, result: EpochResult) -> bool:
         """Record an epoch; whether the trial goes on."""
 
     def on_retry(self, spec: RunSpec, retry: Retry) -> None:
-        """Record that a trial goes on in another way."""
+        """Record that a run goes on in another way."""
 
-    def on_end(self, spec: RunSpec, outcome: RunOutcome) -> None:
-        """Record how a trial ended."""
+    def on_end(self, spec: RunSpec, outcome: RunOutcome) -> bool:
+        """Record how a run ended; whether its trial goes on with other runs."""
 
-    def on_lost(self, spec: RunSpec) -> None:
+    def on_lost(self, job: Job) -> None:
         """Tune's process for the trial died; what the trial has done is safe."""
 
 
 class LedgerSearcher(Searcher):
     """Gives Tune the trials that the ledger holds or asks for."""
 
-    def __init__(self, desk: Desk, specs: dict[str, RunSpec]) -> None:
+    def __init__(self, desk: Desk, jobs: dict[str, Job]) -> None:
         super().__init__(metric="epoch", mode="max")
-        self._desk, self._specs = desk, specs
+        self._desk, self._jobs = desk, jobs
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes its parts to a scratch file that nobody reads; the ledger is not among them."""
@@ -82,21 +105,21 @@ class LedgerSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as Tune's config, or FINISHED."""
-        spec = self._desk.next_spec()
-        if spec is None:
+        job = self._desk.next_job()
+        if job is None:
             return Searcher.FINISHED
-        self._specs[trial_id] = spec
-        return {"spec": json.dumps(asdict(spec))}
+        self._jobs[trial_id] = job
+        return {"job": job.to_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune is done with a trial; a last result arrives here and nowhere else."""
-        spec = self._specs.pop(trial_id, None)
-        if spec is None:
+        job = self._jobs.pop(trial_id, None)
+        if job is None:
             return
-        if error or not result or not result.get("done") or "best_epoch" not in result.get("payload", ""):
-            self._desk.on_lost(spec)
+        if error or not result or not result.get("done") or result.get("kind") != "end":
+            self._desk.on_lost(job)
             return
-        self._desk.on_end(spec, RunOutcome(**json.loads(result["payload"])))
+        self._desk.on_end(job.run(result["run"]), RunOutcome(**json.loads(result["payload"])))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the state."""
@@ -106,25 +129,33 @@ class LedgerSearcher(Searcher):
 
 
 class LedgerScheduler(FIFOScheduler):
-    """Asks the ledger's pruner after every epoch."""
+    """Asks the ledger's pruner after every epoch, and whether a trial goes on after the end of one of its runs."""
 
-    def __init__(self, desk: Desk, specs: dict[str, RunSpec], refuse: Callable[[str, int], None]) -> None:
+    def __init__(self, desk: Desk, jobs: dict[str, Job], refuse: Callable[[Job], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._desk, self._specs, self._refuse = desk, specs, refuse
+        self._desk, self._jobs, self._refuse = desk, jobs, refuse
 
     def __getstate__(self) -> dict[str, Any]:
         """As for the searcher: nothing of it belongs in Tune's scratch file."""
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Record the epoch and decide; a refusal also goes to the slot at once, which is then free."""
-        spec = self._specs[trial.trial_id]
-        if result.get("retry"):
-            self._desk.on_retry(spec, Retry(**json.loads(result["payload"])))
+        """Record what happened and decide; a refusal also goes to the slots at once, which are then free."""
+        job = self._jobs[trial.trial_id]
+        if self._goes_on(job.run(result["run"]), result):
             return str(TrialScheduler.CONTINUE)
-        epoch = EpochResult(**json.loads(result["payload"]))
-        if self._desk.on_epoch(spec, epoch):
-            return str(TrialScheduler.CONTINUE)
-        self._specs.pop(trial.trial_id)
-        self._refuse(spec.run_id, epoch.epoch)
+        self._jobs.pop(trial.trial_id)
+        self._refuse(job)
         return str(TrialScheduler.STOP)
+
+    def _goes_on(self, spec: RunSpec, result: dict[str, Any]) -> bool:
+        if result["kind"] == "started":
+            self._desk.on_started(spec)
+            return True
+        payload = json.loads(result["payload"])
+        if result["kind"] == "retry":
+            self._desk.on_retry(spec, Retry(**payload))
+            return True
+        if result["kind"] == "end":
+            return self._desk.on_end(spec, RunOutcome(**payload))
+        return self._desk.on_epoch(spec, EpochResult(**payload))

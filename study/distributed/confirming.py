@@ -46,12 +46,17 @@ class _Stage:
         self.search.observe(Event(kind="progress", text="trained or read", done=self.done, total=self.total))
 
     def missing_training(self) -> list[RunSpec]:
-        """Runs not trained yet; the search has trained its own seed of every trial."""
+        """Runs not trained yet; the search has trained its own seeds of every trial, unless it had folds."""
         return [self._spec(trial, seed, "train") for trial, seed in self._untrained()]
 
     def _untrained(self) -> list[tuple[str, int]]:
         trained = {(record.trial, record.seed) for record in self.search.ledger.run_records() if record.kind == "train"}
-        own = {(trial, candidate.config.seed) for trial, candidate in self.candidates.items() if trial != BASELINE}
+        own = {
+            (trial, key.seed)
+            for trial, candidate in self.candidates.items()
+            for key in candidate.config.run_keys
+            if trial != BASELINE and not key.fold
+        }
         return [pair for pair in self.pairs if pair not in trained | own]
 
     def missing_tests(self) -> list[RunSpec]:

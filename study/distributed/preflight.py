@@ -28,7 +28,11 @@ def check_world(partial: PartialStudy, *, available: Capacity | None) -> list[Fa
     """
     faults: list[Fault] = []
     if partial.data is not None:
-        faults += data_faults(partial.data) or [*class_faults(partial), *weighted_class_faults(partial)]
+        faults += data_faults(partial.data) or [
+            *class_faults(partial),
+            *weighted_class_faults(partial),
+            *fold_faults(partial),
+        ]
         faults += place_faults(partial.data)
     if partial.model is not None:
         faults += network_faults(partial)
@@ -106,6 +110,19 @@ def weighted_class_faults(partial: PartialStudy) -> list[Fault]:
             found = f"{getattr(own[task], key)!r} needs training images of every class"
             faults.append(Fault(f"tasks.{task}.{key}", f"{found}; there is none of {', '.join(lacking)}"))
     return faults
+
+
+def fold_faults(partial: PartialStudy) -> list[Fault]:
+    """More folds than there are patients of a class; call with data that can be read."""
+    from study.data.folds import fold_problem
+    from study.distributed.preparing_manifest import manifest_for
+
+    if partial.data is None or partial.search is None or partial.search.folds is None:
+        return []
+    manifest, seed = manifest_for(partial.data), partial.data.splits.seed
+    classes = partial.data.labels.class_names
+    text = fold_problem(manifest, folds=partial.search.folds, seed=seed, classes=classes)
+    return [Fault("search.folds", text)] if text else []
 
 
 def place_faults(data: DataConfig) -> list[Fault]:
@@ -221,7 +238,9 @@ def count_slots(config: StudyConfig, available: Capacity) -> int:
         )
     if config.resources.concurrent != "auto":
         return int(config.resources.concurrent)
-    runs = config.num_trials or fitting_slots(config.resources, available)  # 0: only time ends the search
+    runs = config.num_trials * len(config.run_keys) or fitting_slots(
+        config.resources, available
+    )  # 0: only time ends the search
     if config.confirm is not None:
         runs = max(runs, len(config.confirm.seeds))
     return max(1, min(fitting_slots(config.resources, available), runs))

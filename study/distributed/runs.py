@@ -16,6 +16,7 @@ from study import checkpoint
 from study.config import StudyConfig, checkpoint_interval
 from study.data.augment_device import DeviceAugment
 from study.data.files import shown
+from study.data.folds import with_fold
 from study.data.pseudo import pseudo_digest, read_pseudo_labels, with_pseudo_labels
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
@@ -38,14 +39,14 @@ SOURCE_SAMPLERS = ("source", "source_label")  # these balance sources; the other
 
 
 def build_run(
-    config: StudyConfig, *, seed: int, fingerprint: str = "", pseudo: Path | None = None
+    config: StudyConfig, *, seed: int, fold: int = 0, fingerprint: str = "", pseudo: Path | None = None
 ) -> tuple[RunParts, Plan]:
     """The parts of a run and its plan over the training rows; config and seed give the same parts in any process.
 
-    ``pseudo`` is the file of a teacher's labels.
+    ``pseudo`` is the file of a teacher's labels; with ``fold`` above 0 that fold of ``search.folds`` validates.
 
     Raises:
-        InputError: the prepared dataset is missing or damaged, or a name is unknown.
+        InputError: the prepared dataset is missing or damaged, a name is unknown, or its patients make no such fold.
         EnvironmentFault: pretrained weights were asked for and cannot be had.
     """
     dataset = open_dataset(config.data.prepared)
@@ -56,6 +57,7 @@ def build_run(
         )
     labels = None if pseudo is None else read_pseudo_labels(pseudo)
     dataset = dataset if labels is None else with_pseudo_labels(dataset, labels)
+    dataset = _folded(config, dataset, fold) if fold else dataset
     targets = targets_for(config, dataset)
     plan, epoch_steps = plan_run(config, dataset, seed=seed, targets=targets)
     # The weights at the start depend on the seed alone, whatever ran in this process before.
@@ -72,7 +74,8 @@ def build_run(
         **model_params(config),
     )
     settings = _settings(config, steps=epoch_steps, seed=seed, image_hw=dataset.image_hw)
-    identity = _identity(config, dataset, seed=seed, pseudo="" if labels is None else pseudo_digest(labels))
+    digest = "" if labels is None else pseudo_digest(labels)
+    identity = _identity(config, dataset, seed=seed, fold=fold, pseudo=digest)
     parts = RunParts(
         network=network,
         criterion=criterion,
@@ -85,7 +88,14 @@ def build_run(
     return parts, plan
 
 
-def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int, pseudo: str) -> str:
+def _folded(config: StudyConfig, dataset: PreparedDataset, fold: int) -> PreparedDataset:
+    folds = config.search.folds if config.search else None
+    if folds is None:
+        raise InputError(f"fold {fold} is asked for, and the study file has no search.folds", "set it")
+    return with_fold(dataset, folds=folds, fold=fold, seed=config.data.splits.seed)
+
+
+def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int, fold: int, pseudo: str) -> str:
     """Digest of all that the weights of a run depend on; where it runs and how often it saves do not count."""
     names = {"model", "loss", "tasks", "sampler", "augment", "optim", "train"}
     sections = config.model_dump(mode="json", include=names)
@@ -96,6 +106,8 @@ def _identity(config: StudyConfig, dataset: PreparedDataset, *, seed: int, pseud
         content["pooling"] = config.evaluate.pooling  # it decides which epoch is the best
     if pseudo:
         content["pseudo"] = pseudo
+    if fold and config.search:
+        content["fold"] = [fold, config.search.folds, config.data.splits.seed]
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -264,10 +276,10 @@ def _epochs_before_pruning(config: StudyConfig) -> int:
 
 
 def _num_runs(config: StudyConfig) -> int:
-    """Runs of the whole study: its trials, and those that confirm."""
+    """Runs of the whole study: those of its trials, and those that confirm."""
     confirm = config.confirm
     confirming = (confirm.top + confirm.baseline) * len(confirm.seeds) if confirm else 0
-    return config.num_trials + confirming
+    return config.num_trials * len(config.run_keys) + confirming
 
 
 def _write_files(directory: Path, predictions: Predictions, parts: RunParts, *, split: SplitName) -> None:

@@ -57,10 +57,15 @@ class SlotPool:
         """Ask every run to save a checkpoint and end, and start no other."""
         ray.get(self.switchboard.interrupt.remote())
 
-    def abandon(self, run_id: str) -> None:
-        """Let the worker of a run go that nobody follows any more; without a switchboard no slot is of use."""
+    def open_room(self) -> None:
+        """No further trial begins: idle slots may take runs that were held back; with one slot there is none idle."""
+        if len(self._starts) > 1:
+            self.switchboard.open_room.remote()
+
+    def abandon(self, trial: str) -> None:
+        """Let the workers of a trial go that nobody follows any more; without a switchboard no slot is of use."""
         try:
-            ray.get(self.switchboard.abandon.remote(run_id))
+            ray.get(self.switchboard.drop.remote(trial))
         except ray.exceptions.RayError as error:
             self.failure = f"the switchboard between driver and workers died ({type(error).__name__})"
 

@@ -14,6 +14,17 @@ PARTS: Final = 2  # times as many micro-batches each time that memory ran out
 Taken = tuple[Literal["run", "close", "again"], RunSpec | None]
 
 
+@dataclass(frozen=True)
+class _Events:
+    """What a run tells, in a queue that it may share with the other runs of its trial."""
+
+    run_id: str
+    queue: asyncio.Queue[tuple[str, str, Any]]
+
+    def put_nowait(self, event: tuple[str, Any]) -> None:
+        self.queue.put_nowait((self.run_id, *event))
+
+
 @dataclass(kw_only=True)
 class _Flight:
     """A run between its submission and the moment that the driver heard of its end."""
@@ -24,7 +35,9 @@ class _Flight:
     failed: dict[str, int] = field(default_factory=dict)
     kills: tuple[str, int] = ("", 0)
     ended: bool = False
-    events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
+    feed: str = ""
+    events: "_Events"
+    dropped: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     decisions: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
 
     def decision(self, epoch: int) -> asyncio.Future[bool]:
@@ -41,6 +54,9 @@ class Switchboard:
 
     def __init__(self) -> None:
         self._waiting: deque[str] = deque()
+        self._spare: deque[str] = deque()
+        self._has_room = False
+        self._feeds: dict[str, asyncio.Queue[tuple[str, str, Any]]] = {}
         self._flights: dict[str, _Flight] = {}
         self._turns: dict[int, int] = {}
         self._changed = asyncio.Condition()
@@ -52,24 +68,64 @@ class Switchboard:
 
     # Called by the driver.
 
-    async def submit(self, spec: RunSpec) -> None:
-        """Queue a run for the next free slot."""
+    async def submit(self, spec: RunSpec, feed: str = "", spare: bool = False) -> None:
+        """Queue a run for the next free slot.
+
+        Args:
+            spec: the run.
+            feed: name of the queue of events, for runs that are followed together; else each has its own.
+            spare: hold the run back until `advance` calls it, or `open_room` lets idle slots take it.
+        """
+        feed = feed or spec.run_id
+        events = _Events(spec.run_id, self._feeds.setdefault(feed, asyncio.Queue()))
         flight = self._flights[spec.run_id] = _Flight(
-            spec=spec, last_epoch=spec.reported_epoch, failed=dict(spec.failed)
+            spec=spec, last_epoch=spec.reported_epoch, failed=dict(spec.failed), feed=feed, events=events
         )
         if self._interrupted.is_set():
             _finish(flight, RunOutcome(state="waiting", reason="interrupted before it started"))
             return
         async with self._changed:
-            self._waiting.append(spec.run_id)
+            (self._spare if spare else self._waiting).append(spec.run_id)
+            self._changed.notify_all()
+
+    async def advance(self, feed: str) -> None:
+        """Queue the next run of a feed that was held back; nothing when none is."""
+        async with self._changed:
+            run_id = next((run_id for run_id in self._spare if self._flights[run_id].feed == feed), None)
+            if run_id is not None:
+                self._spare.remove(run_id)
+                self._waiting.append(run_id)
+                self._changed.notify_all()
+
+    async def open_room(self) -> None:
+        """No further trial begins: from now on idle slots also take runs that are held back."""
+        async with self._changed:
+            self._has_room = True
             self._changed.notify_all()
 
     async def next_event(self, run_id: str) -> tuple[str, Any]:
         """What happened next: ``started`` (with None), ``epoch`` (EpochResult), ``retry`` or ``end`` (RunOutcome)."""
-        event = await self._flights[run_id].events.get()
-        if event[0] == "end":
-            self._flights.pop(run_id)
+        _, kind, payload = await self.next_of(run_id)
+        return kind, payload
+
+    async def next_of(self, feed: str) -> tuple[str, str, Any]:
+        """What happened next among the runs of a feed: the run's name, then as `next_event`."""
+        event = await self._feeds[feed].get()
+        if event[1] == "end":
+            self._close_flight(event[0])
         return event
+
+    async def drop(self, feed: str) -> None:
+        """Let the workers of all runs of a feed go, within a step, and forget the runs."""
+        for run_id in [run_id for run_id, flight in self._flights.items() if flight.feed == feed]:
+            await self.abandon(run_id)
+
+    async def wait_dropped(self, run_id: str, attempt: int) -> bool:
+        """Returns when a run is over: whether nobody wants it any more and its worker has to stop."""
+        flight = self._flights.get(run_id)
+        if flight is None or flight.spec.attempt != attempt:
+            return True
+        return await asyncio.shield(flight.dropped)
 
     async def decide(self, run_id: str, epoch: int, go_on: bool) -> None:
         """Answer an epoch of a run; after a refusal the run is forgotten."""
@@ -137,7 +193,7 @@ class Switchboard:
                     return "close", None
                 if self._turns[slot] != turn:
                     return "again", None
-                flight = self._flights[self._waiting.popleft()]
+                flight = self._flights[(self._waiting or self._spare).popleft()]
         except TimeoutError:
             return "again", None
         flight.slot, flight.kills = slot, kills
@@ -231,16 +287,27 @@ class Switchboard:
         return await self._interrupted.wait()
 
     def _has_news(self, slot: int, turn: int) -> bool:
-        return self._closing or self._turns[slot] != turn or bool(self._waiting)
+        is_work = bool(self._waiting) or (self._has_room and bool(self._spare))
+        return self._closing or self._turns[slot] != turn or is_work
 
     def _forget(self, run_id: str) -> None:
-        self._flights.pop(run_id, None)
-        if run_id in self._waiting:
-            self._waiting.remove(run_id)
+        flight = self._flights.get(run_id)
+        if flight is not None and not flight.dropped.done():
+            flight.dropped.set_result(True)
+        self._close_flight(run_id)
+        for queue in (self._waiting, self._spare):
+            if run_id in queue:
+                queue.remove(run_id)
+
+    def _close_flight(self, run_id: str) -> None:
+        flight = self._flights.pop(run_id, None)
+        if flight is not None and not any(other.feed == flight.feed for other in self._flights.values()):
+            self._feeds.pop(flight.feed, None)
 
     def _end_waiting(self, outcome: RunOutcome) -> None:
-        while self._waiting:
-            _finish(self._flights[self._waiting.popleft()], outcome)
+        for queue in (self._waiting, self._spare):
+            while queue:
+                _finish(self._flights[queue.popleft()], outcome)
 
 
 def _last_words(kind: FailureKind, reason: str, *, tries: int, parts: int) -> str:
@@ -262,4 +329,6 @@ def _retry_words(kind: FailureKind, reason: str, *, turn: str, parts: int) -> st
 def _finish(flight: _Flight, outcome: RunOutcome) -> None:
     if not flight.ended:
         flight.ended, flight.slot = True, None
+        if not flight.dropped.done():
+            flight.dropped.set_result(False)
         flight.events.put_nowait(("end", outcome))

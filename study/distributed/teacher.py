@@ -1,6 +1,7 @@
 """A run of another study as teacher: finding it, and letting it label training images (paper multitask, 3.3.3)."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def find_teacher(name: str, *, storage: Path) -> Teacher:
             f"name one of {', '.join(found) or 'its runs, once there are some'}",
         )
     trial, _, seed = directory.name.rpartition("-s")
+    if re.search(r"-f\d+$", trial):
+        raise InputError(
+            f"run {directory.name} of study {study_dir.name} is one of a cross-validation, and has learnt from "
+            "patients of val",
+            "name a run of its confirmation",
+        )
     config = load_config(study_dir / STUDY_FILE)
     return Teacher(config=_of_trial(config, trial, study_dir=study_dir), seed=int(seed), directory=directory)
 

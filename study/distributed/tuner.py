@@ -14,6 +14,7 @@ from typing import Literal
 
 from study.config import StudyConfig, config_yaml
 from study.data.files import shown
+from study.data.folds import fold_problem
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
@@ -137,7 +138,8 @@ def prepare_if_needed(config: StudyConfig, *, observe: Observe, stop: threading.
 
 
 def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
-    fingerprint = open_dataset(config.data.prepared).fingerprint
+    dataset = open_dataset(config.data.prepared)
+    fingerprint = dataset.fingerprint
     known = ledger.stage(DATASET)
     if known and known != fingerprint:
         raise InputError(
@@ -145,6 +147,11 @@ def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
             f"(fingerprint {fingerprint[:12]}, expected {known[:12]})",
             "give the study another name, or restore the data",
         )
+    if config.search is not None and config.search.folds is not None:
+        seed, folds = config.data.splits.seed, config.search.folds
+        problem = fold_problem(dataset.manifest, folds=folds, seed=seed, classes=dataset.classes)
+        if problem:
+            raise InputError(f"search.folds: {problem}", "correct the study file, or add data")
     ledger.record_stage(DATASET, fingerprint)
     return fingerprint
 

@@ -99,7 +99,10 @@ class _Link:
     ) -> None:
         self.rank, self.world_size = rank, world_size
         self._switchboard, self._spec, self._interrupted = switchboard, spec, interrupted
+        self._dropped = threading.Event()
         self._asked = 0
+        if rank == 0 and spec.kind == "train":
+            threading.Thread(target=self._watch_dropped, daemon=True).start()
 
     def on_epoch(self, result: EpochResult) -> bool:
         answer = None
@@ -117,15 +120,24 @@ class _Link:
         spec = self._spec
         ray.get(self._switchboard.fault.remote(spec.run_id, spec.attempt, (kind, reason), can_shrink=can_shrink))
 
+    def _watch_dropped(self) -> None:
+        """A run whose trial is over stops at its next step, not only at the end of its epoch."""
+        try:
+            if ray.get(self._switchboard.wait_dropped.remote(self._spec.run_id, self._spec.attempt)):
+                self._dropped.set()
+        except ray.exceptions.RayError:
+            logger.info("the switchboard is gone; run %s is not watched any more", self._spec.run_id)
+
+    def _is_unwanted(self) -> bool:
+        return self._interrupted.is_set() or self._dropped.is_set()
+
     def should_stop(self) -> bool:
         if self.world_size == 1:
-            return self._interrupted.is_set()
+            return self._is_unwanted()
         self._asked += 1
         if self._asked % AGREE_EVERY:
             return False
-        vote = torch.tensor(
-            [float(self._interrupted.is_set())], device=_device() if dist.get_backend() == "nccl" else None
-        )
+        vote = torch.tensor([float(self._is_unwanted())], device=_device() if dist.get_backend() == "nccl" else None)
         dist.all_reduce(vote, op=dist.ReduceOp.MAX)
         return bool(vote.item())
 
@@ -181,7 +193,7 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
     config = StudyConfig.model_validate(dict(spec.config))
     directory = Path(spec.directory)
     pseudo = directory.parent.parent / PSEUDO_FILE if config.pseudo else None
-    parts, plan = build_run(config, seed=spec.seed, fingerprint=spec.fingerprint, pseudo=pseudo)
+    parts, plan = build_run(config, seed=spec.seed, fold=spec.fold, fingerprint=spec.fingerprint, pseudo=pseudo)
     parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
     is_first = link.rank == 0
     if spec.kind == "evaluate":

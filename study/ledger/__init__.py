@@ -11,7 +11,8 @@ from study.ledger.locking import Held, LockHolder
 from study.ledger.now import Now, RunNow
 from study.ledger.pruners import PRUNERS
 from study.ledger.pruning import HalvingPruner
-from study.ledger.records import LedgerStatus, LedgerTrial, Reading, RunRecord
+from study.ledger.records import LedgerRun, LedgerStatus, LedgerTrial, Reading, RunRecord
+from study.ledger.several import stopped
 from study.ledger.storage import default_url
 from study.ledger.suggestion import ALGORITHMS
 from study.ledger.telling import Teller
@@ -22,6 +23,7 @@ __all__ = [
     "HalvingPruner",
     "Held",
     "Ledger",
+    "LedgerRun",
     "LedgerStatus",
     "LedgerTrial",
     "LockHolder",
@@ -33,4 +35,5 @@ __all__ = [
     "default_url",
     "lock_holder",
     "lock_study",
+    "stopped",
 ]

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.config import StudyConfig, mode_of
 from study.ledger.budget import limits_of
+from study.ledger.several import is_outcome
 from study.ledger.suggestion import Suggester, SuggestSettings
 from study.ledger.view import seen
 from study.space import SearchSpace, active_nodes, count, params_of, parse_space, value_in
@@ -145,6 +146,7 @@ def ended(trial: FrozenTrial, *, state: TrialState, values: list[float] | None, 
 def repeated(draft: FrozenTrial, original: FrozenTrial, *, outcome: dict[str, Any]) -> FrozenTrial:
     """A draft that ends like the trial whose configuration it has, without a run."""
     draft.user_attrs["repeats"] = original.number
+    draft.user_attrs |= {name: value for name, value in original.user_attrs.items() if is_outcome(name)}
     draft.datetime_complete = datetime.now()  # noqa: DTZ005 - Optuna stores local time
     return ended(draft, state=original.state, values=original.values, outcome=outcome)
 

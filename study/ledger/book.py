@@ -8,7 +8,7 @@ Optuna's own parameters, state and value:
     user attribute ``epoch:00003``     all metrics of an epoch (``EpochResult``)
     intermediate value at step 3       the study's metric after that epoch, NaN where it is undefined
     user attribute ``outcome``         how it ended (``RunOutcome``), with the reason of a failure
-    user attribute ``seed:00001``      the study's metric of one seed, where a trial has several
+    user attributes ``run:...``        epochs and outcomes of runs, where a trial has several (`study.ledger.several`)
     user attribute ``devices``         workers and GPUs of its run, for its cost
     user attribute ``start_with``      the point of the study file that it tries
     user attribute ``repeats``         the finished trial whose configuration, and so whose result, it has again
@@ -16,7 +16,7 @@ Optuna's own parameters, state and value:
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, Self
 
@@ -35,16 +35,17 @@ from study.ledger.judging import judged, metrics_text
 from study.ledger.lock import lock_study
 from study.ledger.pruners import make_pruner
 from study.ledger.reading import read_trials
-from study.ledger.records import LedgerStatus, LedgerTrial, epoch_to_json, outcome_to_json
+from study.ledger.records import LedgerStatus, LedgerTrial, outcome_to_json
+from study.ledger.running import RunningTrials
+from study.ledger.several import completed, epochs_of, to_do
 from study.ledger.storage import answered, close_storage, find_study, open_storage
-from study.ledger.stored import StoredTrials
-from study.ledger.table import epoch_key, epochs_of, row_of, value_at
-from study.types import EpochResult, RunOutcome, TrialRow
+from study.ledger.table import row_of
+from study.types import RunOutcome, TrialRow
 
 FOREIGN: Final = "the trial was put into the ledger by another program"
 
 
-class Ledger(StoredTrials):
+class Ledger(RunningTrials):
     """The trials of one study. Made by `open`; methods raise EnvironmentFault when the database does not answer.
 
     With one trial at a time, the suggestion for trial n is a function of the study's seed, n and the finished trials
@@ -69,7 +70,9 @@ class Ledger(StoredTrials):
         self.metrics: tuple[str, ...] = config.metrics
         self.budget: int = config.num_trials
         self.pruned_at_open: tuple[int, ...] = ()
-        self._seed: int = config.seed
+        self._keys = config.run_keys
+        several = search is not None and len(self._keys) > 1 and search.pruner.name != "none"
+        self._p_value = search.pruner.p_value if several and search is not None else None
         self._max_epochs: int = config.train.epochs
         self._asking = Asking(config)
         self._adopted: list[int] = []
@@ -79,7 +82,7 @@ class Ledger(StoredTrials):
             study_name=self.name,
             storage=storage,
             sampler=RandomSampler(),
-            pruner=make_pruner(search.pruner if search else None, max_epochs=self._max_epochs, seed=self._seed),
+            pruner=make_pruner(search.pruner if search else None, max_epochs=self._max_epochs, seed=config.seed),
         )
 
     @classmethod
@@ -152,32 +155,13 @@ class Ledger(StoredTrials):
             self._adopted.sort()
 
     @answered
-    def report(self, number: int, result: EpochResult) -> None:
-        """Keep an epoch; one that is known already changes nothing, and neither does one of a finished trial."""
-        self._must_write()
-        trial = self._trial(number)
-        if trial.state.is_finished():
-            return
-        key = epoch_key(result.epoch)
-        if key not in trial.user_attrs:
-            self._storage.set_trial_user_attr(self._id(number), key, epoch_to_json(result))
-        if result.epoch not in trial.intermediate_values:
-            kept = epochs_of(trial).get(result.epoch, result)
-            value = value_at(kept, self.metric)
-            self._storage.set_trial_intermediate_value(self._id(number), result.epoch, value)
-
-    @answered
-    def should_prune(self, number: int) -> bool:
-        """Whether the trial has to stop after its last reported epoch; never after the last epoch of its training."""
-        return self._is_pruned(self._trial(number))
-
-    @answered
     def finish(self, number: int, outcome: RunOutcome) -> None:
         """Keep how a trial ended.
 
-        A complete trial's value is the metric at its best epoch, a pruned one's the last metric; where that is missing
-        or not a finite number, the trial is failed, with the reason. ``running`` (the run was interrupted) leaves the
-        trial to be adopted by whoever opens the ledger next. A trial that is finished already stays as it is.
+        A complete trial's value is the metric at its best epoch, a pruned one's the last metric, and with several runs
+        the mean over those that are complete; where that is missing or not a finite number, the trial is failed, with
+        the reason. ``running`` (the run was interrupted) leaves the trial to be adopted by whoever opens the ledger
+        next. A trial that is finished already stays as it is.
         """
         self._must_write()
         trial = self._trial(number)
@@ -185,7 +169,9 @@ class Ledger(StoredTrials):
             self._take(trial)  # an earlier call was heard, and its answer was lost
         if trial.state.is_finished() or outcome.state in {"running", "waiting"}:
             return
-        kept, values = judged(trial, outcome, metrics=self.metrics, mode=self.mode)
+        keys = self._keys_of(trial)
+        is_mean = len(keys) > 1 and keys[0] in completed(trial, keys)
+        kept, values = judged(trial, outcome, metrics=self.metrics, mode=self.mode, is_mean=is_mean)
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(kept.state, TrialState.FAIL)
         over = ended(trial, state=state, values=values, outcome=outcome_to_json(kept))
         self._storage.set_trial_user_attr(self._id(number), "outcome", over.user_attrs["outcome"])
@@ -261,8 +247,7 @@ class Ledger(StoredTrials):
         self._storage.set_trial_user_attr(self._id(number), "attempt", attempt)
         self._adopted.remove(number)
         self._handed.add(number)
-        epochs, params = epochs_of(trial), trial.user_attrs["params"]
-        return LedgerTrial(number=number, params=params, reported_epoch=max(epochs, default=0), attempt=attempt)
+        return self._to_run(trial, attempt=attempt)
 
     def _create(self) -> LedgerTrial | None:
         """Suggest and store the next trial; one that has an earlier one's configuration is stored as finished."""
@@ -276,7 +261,17 @@ class Ledger(StoredTrials):
         create_trial(self._storage, self._study_id, draft)
         self._handed.add(draft.number)
         self._take(draft)
-        return LedgerTrial(number=draft.number, params=draft.user_attrs["params"], repeats=original)
+        return replace(self._to_run(draft), repeats=original)
+
+    def _to_run(self, trial: FrozenTrial, *, attempt: int = 1) -> LedgerTrial:
+        keys = self._keys_of(trial)
+        return LedgerTrial(
+            number=trial.number,
+            params=trial.user_attrs["params"],
+            runs=to_do(trial, keys),
+            of_runs=len(keys),
+            attempt=attempt,
+        )
 
     def _load(self) -> None:
         """Take the trials in once, and again when there are others than was known.
@@ -300,7 +295,7 @@ class Ledger(StoredTrials):
 
     def _row(self, trial: FrozenTrial) -> TrialRow:
         constraints = self._asking.constraints
-        row = row_of(trial, metric=self.metric, mode=self.mode, seed=self._seed, constraints=constraints)
+        row = row_of(trial, metric=self.metric, mode=self.mode, keys=self._keys_of(trial), constraints=constraints)
         if trial.state.is_finished():
             self._rows[trial.number] = row
         return row
@@ -316,19 +311,12 @@ class Ledger(StoredTrials):
                 continue
             for result in epochs_of(trial).values():
                 self.report(trial.number, result)
-            if self.should_prune(trial.number):
-                self.finish(
-                    trial.number,
-                    RunOutcome(state="pruned"),
-                )
-                pruned.append(trial.number)
-            else:
+            over = self._standing(self._trial(trial.number))
+            if over is None and self._is_pruned(self._trial(trial.number)):
+                over = RunOutcome(state="pruned")
+            if over is None:
                 self._adopted.append(trial.number)
+                continue
+            self.finish(trial.number, over)
+            pruned += [trial.number] if over.state == "pruned" else []
         self.pruned_at_open = tuple(pruned)
-
-    def _is_pruned(self, trial: FrozenTrial) -> bool:
-        params: Mapping[str, Any] = trial.user_attrs.get("params", {})
-        last = trial.last_step
-        if last is None or last >= int(params.get("train.epochs", self._max_epochs)):
-            return False
-        return self._study.pruner.prune(self._study, trial)

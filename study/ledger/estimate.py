@@ -11,13 +11,13 @@ from study.types import TrialRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """How fast earlier trials were: images per second of one run, and images and epochs of one epoch and trial."""
+    """How fast earlier trials were: images per second of one run, images of one epoch, epochs of one run."""
 
     source: str
     trials: int
     images_per_second: float
     images_per_epoch: float
-    epochs_per_trial: float
+    epochs_per_run: float
 
 
 def first_configurations(config: StudyConfig, number: int) -> list[dict[str, Any]]:
@@ -45,5 +45,5 @@ def speed_of(rows: Sequence[TrialRow], source: str) -> Speed | None:
         trials=len(timed),
         images_per_second=images / seconds,
         images_per_epoch=images / epochs,
-        epochs_per_trial=epochs / len(timed),
+        epochs_per_run=epochs / sum(max(1, len(row.runs)) for row in timed),
     )

@@ -5,7 +5,7 @@ Every note is one attribute of the Optuna study under its own key, so hardly any
     run:<kind>:<trial>:<seed>     how a run of the confirmation ended
     attempt:<trial>:<seed>        how often that run was begun
     test:<time>:<trial>:<seed>    a reading of the test split
-    retry:<trial>:<seed>:<n>      the n-th time that the run was tried again after a failure: its kind, why, at which
+    retry:<trial>:<run>:<n>       the n-th time that the run was tried again after a failure: its kind, why, at which
                                   epoch, and in how many times more micro-batches it went on
     stage:<name>                  a phase that is over, the fingerprint of the data, the study file, and the like
     clock:<time>                  seconds that the search ran in the session that began then; it grows
@@ -89,19 +89,32 @@ class StudyNotes:
         return records
 
     @answered
-    def record_retry(self, trial: str, seed: int, retry: Retry) -> None:
+    def record_retry(self, trial: str, seed: int, retry: Retry, *, fold: int = 0) -> None:
         """Keep that a run, of the search or of the confirmation, is tried again after a failure."""
-        number = len(self.retries().get((trial, seed), ())) + 1
-        self._note(f"retry:{trial}:{seed}:{number:04d}", asdict(retry))
+        number = len(self.retries_of(trial, seed, fold=fold)) + 1
+        run = f"{seed}.{fold}" if fold else f"{seed}"
+        self._note(f"retry:{trial}:{run}:{number:04d}", asdict(retry))
+
+    def retries(self) -> dict[tuple[str, int], tuple[Retry, ...]]:
+        """All runs that were tried again, by trial and seed, with their retries in order; folds are not told apart."""
+        found: dict[tuple[str, int], tuple[Retry, ...]] = {}
+        for (trial, seed, _), retries in self._retries().items():
+            found[trial, seed] = (*found.get((trial, seed), ()), *retries)
+        return found
+
+    def retries_of(self, trial: str, seed: int, *, fold: int = 0) -> tuple[Retry, ...]:
+        """The retries of one run, in order."""
+        return self._retries().get((trial, seed, fold), ())
 
     @answered
-    def retries(self) -> dict[tuple[str, int], tuple[Retry, ...]]:
-        """All runs that were tried again, by trial and seed, with their retries in order."""
-        found: dict[tuple[str, int], tuple[Retry, ...]] = {}
+    def _retries(self) -> dict[tuple[str, int, int], tuple[Retry, ...]]:
+        found: dict[tuple[str, int, int], tuple[Retry, ...]] = {}
         for key, value in sorted(self._notes().items()):
             if key.startswith("retry:"):
-                trial, seed = key.split(":")[1:3]
-                found[trial, int(seed)] = (*found.get((trial, int(seed)), ()), Retry(**value))
+                trial, run = key.split(":")[1:3]
+                seed, _, fold = run.partition(".")
+                place = trial, int(seed), int(fold or 0)
+                found[place] = (*found.get(place, ()), Retry(**value))
         return found
 
     def parts_of(self, trial: str) -> int:
@@ -109,13 +122,13 @@ class StudyNotes:
         of_trial = (retries for (name, _), retries in self.retries().items() if name == trial)
         return max([retry.parts for retries in of_trial for retry in retries], default=1)
 
-    def num_retries(self, trial: str, seed: int) -> int:
-        """How often a run was tried again."""
-        return len(self.retries().get((trial, seed), ()))
+    def num_retries(self, trial: str, seed: int, *, fold: int = 0) -> int:
+        """How often a run was tried again after a failure."""
+        return len(self.retries_of(trial, seed, fold=fold))
 
-    def failed_since(self, trial: str, seed: int, *, epoch: int) -> dict[str, int]:
+    def failed_since(self, trial: str, seed: int, *, epoch: int, fold: int = 0) -> dict[str, int]:
         """How often a run was tried again since its ``epoch``, by the kind of failure."""
-        retries = self.retries().get((trial, seed), ())
+        retries = self.retries_of(trial, seed, fold=fold)
         return dict(Counter(retry.kind for retry in retries if retry.epoch >= epoch))
 
     @answered

@@ -1,7 +1,7 @@
 """Pruners by name. Every one decides from what the trials have reported and keeps no state of its own.
 
 So the answer to a question is the same after a restart. Optuna's own median, percentile and threshold pruners are
-such functions and are used as they are; halving, hyperband and patience are ours, and wilcoxon compares seeds.
+such functions and are used as they are; halving, hyperband and patience are ours, and wilcoxon compares runs.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from study.ledger.pruning import HalvingPruner
+from study.types import RunKey
 
 PRUNERS: Final = (
     "none", "median", "percentile", "successive_halving", "hyperband", "wilcoxon", "patience", "threshold",
@@ -25,7 +26,7 @@ PRUNERS: Final = (
 def make_pruner(settings: Any, *, max_epochs: int, seed: int) -> BasePruner:
     """The pruner of a study file's ``search.pruner`` (None: none); epochs count from 1.
 
-    ``wilcoxon`` stops nothing by its epochs: `stops_by_seeds` decides between the seeds of a trial.
+    ``wilcoxon`` stops nothing by its epochs: `stops_by_runs` decides between the runs of a trial.
     """
     name = "none" if settings is None else settings.name
     if name in ("none", "wilcoxon"):
@@ -119,27 +120,27 @@ class HyperbandPruner(BasePruner):
         return self._halving[mine].prune_among(others, trial, direction=study.direction)
 
 
-def stops_by_seeds(
-    mine: Mapping[int, float], best: Mapping[int, float], *, mode: str, p_value: float, min_seeds: int = 2
+def stops_by_runs(
+    mine: Mapping[RunKey, float], best: Mapping[RunKey, float], *, mode: str, p_value: float, min_runs: int = 2
 ) -> bool:
     """Whether the remaining seeds (or folds) of a trial are not worth their time: it is worse than the best trial.
 
-    Wilcoxon's signed-rank test, one-sided, on the seeds that both have (as Optuna's ``WilcoxonPruner``); in addition
+    Wilcoxon's signed-rank test, one-sided, on the runs that both have (as Optuna's ``WilcoxonPruner``); in addition
     the trial's mean over them must be the worse one.
 
     Args:
-        mine: the metric by seed of the trial in question.
+        mine: the metric by seed or fold of the trial in question.
         best: the same of the best trial so far.
         mode: ``max`` or ``min``.
         p_value: level of the test.
-        min_seeds: seeds in common before anything is decided.
+        min_runs: runs in common before anything is decided.
     """
     from scipy.stats import wilcoxon
 
-    shared: Sequence[int] = sorted(set(mine) & set(best))
+    shared: Sequence[RunKey] = sorted(set(mine) & set(best))
     sign = 1.0 if mode == "max" else -1.0
-    differences = [sign * (mine[seed] - best[seed]) for seed in shared]
-    if len(shared) < min_seeds or not any(differences) or not all(map(math.isfinite, differences)):
+    differences = [sign * (mine[key] - best[key]) for key in shared]
+    if len(shared) < min_runs or not any(differences) or not all(map(math.isfinite, differences)):
         return False
     if sum(differences) >= 0:
         return False

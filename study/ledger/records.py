@@ -4,23 +4,38 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from study.types import EpochResult, RunOutcome, TrialRow
+from study.types import EpochResult, RunKey, RunOutcome, TrialRow
 
 RunKind = Literal["train", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerTrial:
-    """A trial to be run: a new one has ``attempt`` 1, an adopted one a higher one and its last known epoch.
+class LedgerRun:
+    """One run of a trial that is still to be trained, or to be trained further than its last known epoch."""
 
-    One with ``repeats`` is finished already: it has the configuration, and so the result, of that earlier trial.
+    key: RunKey
+    reported_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTrial:
+    """A trial to be run: a new one has ``attempt`` 1, an adopted one a higher one.
+
+    ``runs`` are those that are not complete, in the order in which they begin; ``of_runs`` is how many a trial has. One
+    with ``repeats`` is finished already: it has the configuration, and so the result, of that earlier trial.
     """
 
     number: int
     params: Mapping[str, Any]
-    reported_epoch: int = 0
+    runs: tuple[LedgerRun, ...] = ()
+    of_runs: int = 1
     attempt: int = 1
     repeats: int | None = None
+
+    @property
+    def reported_epoch(self) -> int:
+        """The last known epoch of the first run that is not complete."""
+        return self.runs[0].reported_epoch if self.runs else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reading and marking single trials of a study's storage: their epochs, and their values by seed."""
+"""Reading and marking single trials of a study's storage: their epochs, and those of their runs."""
 
 from typing import Any, Literal
 
@@ -6,23 +6,25 @@ from optuna.trial import FrozenTrial
 
 from study.errors import InputError
 from study.ledger.notes import StudyNotes
-from study.ledger.pruners import stops_by_seeds
+from study.ledger.several import completed, epochs_of, keys_of, run_outcomes, sd_metrics
 from study.ledger.storage import answered
-from study.ledger.table import SEED_PREFIX, epochs_of, seeds_of
-from study.types import EpochResult, TrialRow
+from study.types import EpochResult, RunKey, RunOutcome, TrialRow
 
 
 class StoredTrials(StudyNotes):
     """Trials by number in a storage; ``name`` is the study's, ``mode`` that of its metric."""
 
     name: str
+    _keys: tuple[RunKey, ...]
     mode: Literal["max", "min"]
     _rows: dict[int, TrialRow]
 
     @answered
-    def epochs(self, number: int) -> list[EpochResult]:
-        """All reported epochs of a trial, in order."""
-        return [result for _, result in sorted(epochs_of(self._trial(number)).items())]
+    def epochs(self, number: int, key: RunKey | None = None) -> list[EpochResult]:
+        """All reported epochs of a run of a trial, by default of the first one, in order."""
+        trial = self._trial(number)
+        is_first = key in (None, self._keys_of(trial)[0])
+        return [result for _, result in sorted(epochs_of(trial, None if is_first else key).items())]
 
     @answered
     def attempt(self, number: int) -> int:
@@ -39,23 +41,32 @@ class StoredTrials(StudyNotes):
         return sum(row.state == "failed" for row in self._rows.values())
 
     @answered
-    def report_seed(self, number: int, seed: int, value: float) -> None:
-        """Keep the metric of one seed (or fold) of a trial that has several."""
-        self._must_write()
-        self._storage.set_trial_user_attr(self._id(number), f"{SEED_PREFIX}{seed:05d}", float(value))
+    def keys(self, number: int) -> tuple[RunKey, ...]:
+        """The runs of a trial, in the order in which they begin."""
+        return self._keys_of(self._trial(number))
 
     @answered
-    def seed_values(self, number: int) -> dict[int, float]:
-        """The metric by seed of a trial that has several."""
-        return seeds_of(self._trial(number))
+    def run_outcomes(self, number: int) -> dict[RunKey, RunOutcome]:
+        """How every run of a trial ended that has begun; of a trial that is not over, those that are complete.
 
-    def should_stop_seeds(self, number: int, *, p_value: float) -> bool:
-        """Whether the remaining seeds of a trial are left out: those it has are worse than the best trial's."""
-        best = self.best()
-        if best is None or int(best.trial) == number:
-            return False
-        mine, others = self.seed_values(number), self.seed_values(int(best.trial))
-        return stops_by_seeds(mine, others, mode=self.mode, p_value=p_value)
+        Runs that were not complete when their trial ended were stopped with it.
+        """
+        trial = self._trial(number)
+        keys = self._keys_of(trial)
+        if not trial.state.is_finished():
+            return completed(trial, keys) if len(keys) > 1 else {}
+        return {keys[0]: RunOutcome(**trial.user_attrs["outcome"])} if len(keys) == 1 else run_outcomes(trial, keys)
+
+    @answered
+    def run_sds(self, number: int) -> dict[str, float]:
+        """Standard deviation of every metric over the complete runs of a trial; empty with fewer than two."""
+        trial = self._trial(number)
+        keys = self._keys_of(trial)
+        return sd_metrics(list(completed(trial, keys).values())) if len(keys) > 1 else {}
+
+    def _keys_of(self, trial: FrozenTrial) -> tuple[RunKey, ...]:
+        """The runs of a trial."""
+        return keys_of(self._keys, trial.user_attrs.get("params", {}))
 
     def best(self) -> TrialRow | None:
         """The best trial; None when there is none."""

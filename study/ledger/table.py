@@ -1,17 +1,16 @@
 """From Optuna's trials to epochs and to rows of the result table."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from optuna.trial import FrozenTrial, TrialState
 
+from study.ledger.several import completed, epochs_by_run, run_outcomes
 from study.ledger.view import violations
-from study.types import EpochResult, RunOutcome, TrialRow
+from study.types import EpochResult, RunKey, RunOutcome, RunRow, TrialRow
 from study.types import TrialState as StateName
 
-EPOCH_PREFIX: Final = "epoch:"
-SEED_PREFIX: Final = "seed:"
 STATES: Final[dict[TrialState, StateName]] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
@@ -19,23 +18,6 @@ STATES: Final[dict[TrialState, StateName]] = {
     TrialState.FAIL: "failed",
     TrialState.WAITING: "waiting",
 }
-
-
-def epoch_key(epoch: int) -> str:
-    """The user attribute that holds an epoch."""
-    return f"{EPOCH_PREFIX}{epoch:05d}"
-
-
-def epochs_of(trial: FrozenTrial) -> dict[int, EpochResult]:
-    """All reported epochs of a trial by their number, in order."""
-    kept = sorted((key, value) for key, value in trial.user_attrs.items() if key.startswith(EPOCH_PREFIX))
-    return {value["epoch"]: EpochResult(**value) for _, value in kept}
-
-
-def seeds_of(trial: FrozenTrial) -> dict[int, float]:
-    """The study's metric by seed, of a trial that has several."""
-    kept = {key: value for key, value in trial.user_attrs.items() if key.startswith(SEED_PREFIX)}
-    return {int(key.removeprefix(SEED_PREFIX)): float(value) for key, value in sorted(kept.items())}
 
 
 def value_at(result: EpochResult, metric: str) -> float:
@@ -56,15 +38,17 @@ def row_of(
     *,
     metric: str,
     mode: str,
-    seed: int,
+    keys: Sequence[RunKey],
     constraints: Mapping[str, Mapping[str, float]] | None = None,
 ) -> TrialRow:
-    """The row of one trial.
+    """The row of one trial, whose runs are ``keys``.
 
     ``value`` and ``metrics`` are those of the best epoch, for a pruned or failed trial those of its last one (a failed
-    trial has no value). A trial that repeats another one has its metrics in its outcome.
+    trial has no value); with several runs they are means. A trial that repeats another one has its metrics in its
+    outcome.
     """
-    epochs = epochs_of(trial)
+    by_run = epochs_by_run(trial, keys)
+    epochs = by_run[keys[0]]
     curve = {epoch: value_at(result, metric) for epoch, result in epochs.items()}
     is_over = trial.state.is_finished()
     outcome = RunOutcome(**(trial.user_attrs.get("outcome") if is_over else None) or {"state": "running"})
@@ -74,20 +58,18 @@ def row_of(
     elif not is_over:
         shown = best_epoch(curve, mode)
     values = tuple(trial.values or ()) if is_over else ()
-    metrics = dict(epochs[shown].metrics) if shown in epochs else {}
-    if trial.state == TrialState.COMPLETE or "repeats" in trial.user_attrs:
-        metrics |= outcome.metrics
+    metrics = _metrics(trial, outcome, at_epoch=epochs[shown].metrics if shown in epochs else {}, runs=len(keys))
     missed = violations(metrics, constraints or {}) if trial.state == TrialState.COMPLETE else {}
-    params = dict(trial.user_attrs.get("params", trial.params))
-    devices, seconds = trial.user_attrs.get("devices", {}), sum(result.seconds for result in epochs.values())
+    devices, every = trial.user_attrs.get("devices", {}), [one for of in by_run.values() for one in of.values()]
+    seconds = sum(result.seconds for result in every)
     return TrialRow(
         trial=str(trial.number),
         state=STATES[trial.state],
         value=(values[0] if values else None) if is_over else curve.get(shown),
-        params=params,
+        params=dict(trial.user_attrs.get("params", trial.params)),
         metrics=metrics,
-        seeds=(int(params.get("seed", seed)),),
-        epochs=len(epochs),
+        seeds=tuple(dict.fromkeys(key.seed for key in keys)),
+        epochs=len(every),
         curve=tuple(curve.values()),
         checkpoint=outcome.checkpoint,
         reason=outcome.reason,
@@ -99,5 +81,33 @@ def row_of(
         seconds=seconds,
         device_seconds=seconds * float(devices.get("gpus") or devices.get("workers", 1)),
         gpu_seconds=seconds * float(devices.get("gpus", 0.0)),
-        images=sum(result.images for result in epochs.values()),
+        images=sum(result.images for result in every),
+        runs=tuple(_run_rows(trial, by_run, metric=metric, mode=mode)) if len(keys) > 1 else (),
     )
+
+
+def _metrics(trial: FrozenTrial, outcome: RunOutcome, *, at_epoch: Mapping[str, float], runs: int) -> dict[str, float]:
+    """The metrics of a row: those of an epoch, or means over runs, which stand in the outcome alone."""
+    if trial.state == TrialState.COMPLETE or "repeats" in trial.user_attrs:
+        return {**at_epoch, **outcome.metrics}
+    return dict(outcome.metrics) if runs > 1 and outcome.metrics else dict(at_epoch)
+
+
+def _run_rows(
+    trial: FrozenTrial, by_run: Mapping[RunKey, Mapping[int, EpochResult]], *, metric: str, mode: str
+) -> Iterator[RunRow]:
+    """The runs of a trial, with their values at the best epoch so far."""
+    done = completed(trial, tuple(by_run))
+    ended = run_outcomes(trial, tuple(by_run)) if "outcome" in trial.user_attrs else {}
+    for key, epochs in by_run.items():
+        curve = {epoch: value_at(result, metric) for epoch, result in epochs.items()}
+        outcome = done.get(key) or ended.get(key)
+        value = done[key].metrics.get(metric) if key in done else curve.get(best_epoch(curve, mode))
+        yield RunRow(
+            seed=key.seed,
+            fold=key.fold,
+            state=outcome.state if outcome else "running" if epochs else "waiting",
+            value=value,
+            epochs=len(epochs),
+            checkpoint=outcome.checkpoint if outcome else "",
+        )

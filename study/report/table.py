@@ -14,13 +14,24 @@ _CONFIRM: Final = ("test_seeds", "test_mean", "test_sd", "test_low", "test_high"
 def write_search_table(result: StudyResult, path: Path) -> Path:
     """Write the trials, their parameters, metrics and confirmation as UTF-8 CSV; replaces ``path`` as a whole.
 
-    ``value`` is the study's metric at the best epoch; columns ``params.*`` hold the sampled values, the metric columns
+    ``value`` is the study's metric at the best epoch, and with several ``runs`` of a trial their mean, ``sd`` their
+    standard deviation; columns ``params.*`` hold the sampled values, the metric columns
     those of that epoch, ``test_*`` the confirmation on the test split (mean, SD and 95 % interval over ``test_seeds``
     seeds). Empty where undefined. The baseline, when confirmed, is the last line. Returns ``path``.
     """
     params = sorted({name for row in result.rows for name in row.params})
     metrics = sorted({name for row in result.rows for name in row.metrics})
-    header = ["rank", "trial", "state", "value", "epochs", "seeds", *(f"params.{name}" for name in params)]
+    header = [
+        "rank",
+        "trial",
+        "state",
+        "value",
+        "sd",
+        "runs",
+        "epochs",
+        "seeds",
+        *(f"params.{name}" for name in params),
+    ]
     header += [*metrics, *_CONFIRM, "reason", "note"]
     confirmed = {row.trial: row for row in result.confirmed}
     lines = []
@@ -37,7 +48,7 @@ def write_search_table(result: StudyResult, path: Path) -> Path:
         )
     for other in confirm_ranked(result):
         if other.trial == BASELINE:
-            empty = [""] * (4 + len(params) + len(metrics))
+            empty = [""] * (6 + len(params) + len(metrics))
             lines.append(["", BASELINE, *empty, *_confirm_cells(other), "", ""])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -51,7 +62,9 @@ def write_search_table(result: StudyResult, path: Path) -> Path:
 def _trial_cells(row: TrialRow, params: list[str], metrics: list[str]) -> list[object]:
     sampled = [row.params.get(name, "") for name in params]
     measured = [_cell(row.metrics.get(name)) for name in metrics]
-    return [row.trial, row.state, _cell(row.value), row.epochs, " ".join(map(str, row.seeds)), *sampled, *measured]
+    several = [_cell(row.sd), max(1, len(row.runs))]
+    seeds = " ".join(map(str, row.seeds))
+    return [row.trial, row.state, _cell(row.value), *several, row.epochs, seeds, *sampled, *measured]
 
 
 def _confirm_cells(row: ConfirmRow | None) -> list[object]:

@@ -139,7 +139,7 @@ class Delivery:
     def _is_given_up(self, record: Record, error: Exception) -> bool:
         self._tries += 1
         is_given_up = is_permanent(error) or (record.kind == "artifact" and self._tries >= ARTIFACT_TRIES)
-        what = f"{record.kind} of run {record.trial}-s{record.seed}" if record.trial else record.kind
+        what = f"{record.kind} of run {record.run_name}" if record.trial else record.kind
         if is_given_up:
             logger.warning("MLflow does not take record %d (%s): %s", record.sequence, what, reason_of(error))
         elif self._tries == 1:

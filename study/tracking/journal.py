@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from study.errors import StudyError
+from study.types import RunKey
 
-Kind = Literal["study", "start", "epoch", "end", "test", "artifact", "close"]
-Run = tuple[str, int]
-NO_RUN: Final[Run] = ("", 0)
+Kind = Literal["study", "start", "epoch", "end", "trial", "test", "artifact", "close"]
+Run = tuple[str, int, int]  # trial, seed, fold
+NO_RUN: Final[Run] = ("", 0, 0)
 CRC_KEY: Final = b', "crc32": '
 CRC: Final = CRC_KEY + b"%d"
 
@@ -37,11 +38,17 @@ class Record:
     seed: int
     time_ms: int
     payload: Mapping[str, Any]
+    fold: int = 0
 
     @property
     def run(self) -> Run:
         """The run that the record concerns."""
-        return self.trial, self.seed
+        return self.trial, self.seed, self.fold
+
+    @property
+    def run_name(self) -> str:
+        """The run as its folder is called."""
+        return f"{self.trial}-{RunKey(seed=self.seed, fold=self.fold).name}"
 
 
 class Journal:
@@ -82,6 +89,7 @@ class Journal:
                 kind=kind,
                 trial=run[0],
                 seed=run[1],
+                fold=run[2],
                 time_ms=time.time_ns() // 1_000_000,
                 payload=payload,
             )
@@ -195,7 +203,7 @@ def _line(record: Record) -> bytes:
         "seed": record.seed,
         "time_ms": record.time_ms,
         "payload": record.payload,
-    }
+    } | ({"fold": record.fold} if record.fold else {})
     text = json.dumps(fields).encode()[:-1]
     return text + CRC % zlib.crc32(text) + b"}\n"
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from study.errors import EnvironmentFault
 from study.tracking.journal import NO_RUN, Record, Run
 from study.tracking.server import MAX_TAG, clean_key, is_local, make_client, param_text
+from study.types import RunKey
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class Mirror:
                 self._start(first)
             case "end":
                 self._end(first)
+            case "trial":
+                self._trial(first)
             case "test":
                 self._test(first)
             case "artifact":
@@ -103,11 +106,12 @@ class Mirror:
         return self._runs
 
     def _single_runs(self, client: Any) -> dict[Run, str]:
-        """This study's runs, of each (trial, seed) the oldest; what a lost answer has left beside it is deleted."""
+        """This study's runs, of each run the oldest; what a lost answer has left beside it is deleted."""
         runs: dict[Run, str] = {}
         for run, run_id in _known_runs(client, self._experiment, self._study_id):
             if runs.setdefault(run, run_id) != run_id:
-                logger.warning("MLflow had run %s-s%d twice; one is deleted, the other is told everything", *run)
+                name = f"{run[0]}-{RunKey(seed=run[1], fold=run[2]).name}"
+                logger.warning("MLflow had run %s twice; one is deleted, the other is told everything", name)
                 client.delete_run(run_id)
                 self._had_doubles = True
         return runs
@@ -127,8 +131,8 @@ class Mirror:
             if record.run != NO_RUN:
                 parent = self._run_id(_for_study(record))
                 trial = {"study.trial": record.trial, "study.seed": str(record.seed), "mlflow.parentRunId": parent}
-                tags |= {"study.kind": "run", **trial}
-                name = f"{record.trial}-s{record.seed}"
+                tags |= {"study.kind": "run", **trial} | ({"study.fold": str(record.fold)} if record.fold else {})
+                name = record.run_name
             made = self._client.create_run(self._experiment, start_time=record.time_ms, tags=tags, run_name=name)
             runs[record.run] = made.info.run_id
             self.sent["runs"] += record.run != NO_RUN
@@ -149,6 +153,7 @@ class Mirror:
         tags["study.params"] = json.dumps(payload["params"])
         tags["mlflow.parentRunId"] = self._run_id(_for_study(record))
         tags |= {"study.retry": payload["retry"]} if payload.get("retry") else {}
+        tags |= {"study.runs": str(payload["of_runs"])} if payload.get("of_runs", 1) > 1 else {}
         # The run of the search stays one when the same seed is confirmed later.
         if self._client.get_run(run_id).data.tags.get("study.stage") != "search":
             tags["study.stage"] = payload["stage"]
@@ -211,6 +216,15 @@ class Mirror:
         self._tag(run_id, tags)
         self._set_status(run_id, record)
 
+    def _trial(self, record: Record) -> None:
+        """What several runs of a trial make together stands in the first of them."""
+        run_id, payload = self._run_id(record), record.payload
+        numbers = {f"mean/{key}": value for key, value in payload["means"].items()}
+        numbers |= {f"sd/{key}": value for key, value in payload["sds"].items()}
+        self._log_once(run_id, record, numbers)
+        reason = payload["reason"][: MAX_TAG // 2]
+        self._tag(run_id, {"study.trial_state": payload["state"], "study.trial_reason": reason})
+
     def _test(self, record: Record) -> None:
         run_id, payload = self._run_id(record), record.payload
         self._log_once(run_id, record, payload["metrics"])
@@ -255,7 +269,10 @@ def _known_runs(client: Any, experiment: str, study_id: str) -> Iterable[tuple[R
         for run in page:
             tags = run.data.tags
             is_parent = tags.get("study.kind") == "parent"
-            yield (NO_RUN if is_parent else (tags["study.trial"], int(tags["study.seed"]))), run.info.run_id
+            key = (
+                NO_RUN if is_parent else (tags["study.trial"], int(tags["study.seed"]), int(tags.get("study.fold", 0)))
+            )
+            yield key, run.info.run_id
         token = page.token
         if not token:
             return

@@ -12,7 +12,7 @@ from typing import Any, Final
 from study.errors import InputError
 from study.tracking.quick import quick_runs
 from study.tracking.server import clean_key, make_reader, unreachable
-from study.types import TrialRow
+from study.types import RunRow, TrialRow
 
 RUNS_PER_PAGE: Final = 1000
 MAX_LOOKUPS: Final = 20  # trials that are looked up one by one; more are read with all others
@@ -21,8 +21,9 @@ MAX_LOOKUPS: Final = 20  # trials that are looked up one by one; more are read w
 def best_rows(tracking_uri: str, study: str, *, trials: Sequence[str] | None = None) -> list[TrialRow]:
     """The complete trials of a study, best first (the lower number of equals), read from MLflow and nothing else.
 
-    ``value`` and ``metrics`` are those of the run of the search at its best epoch; ``test/...`` metrics are means over
-    all seeds that were evaluated. ``seeds`` and ``mlflow_run_ids`` list the search's run first, then the others. Where
+    ``value`` and ``metrics`` are those of the run of the search at its best epoch, or means over its runs where a trial
+    has several; ``test/...`` metrics are means over
+    all seeds that were evaluated. ``seeds`` and ``mlflow_run_ids`` list the search's runs first, then the others. Where
     MLflow holds several studies of this name, the newest counts. The baseline has no run of the search and no row.
     With ``trials`` only those are looked up, which is quick however many others there are.
 
@@ -104,28 +105,49 @@ def _search(client: Any, experiment: str, filter_string: str) -> list[Any]:
 
 
 def _row(runs: Sequence[Any], *, metric: str) -> TrialRow | None:
-    """The row of one trial; None unless its run of the search is complete."""
-    by_seed = {int(run.data.tags["study.seed"]): run for run in runs}
-    first = next((run for run in by_seed.values() if run.data.tags.get("study.stage") == "search"), None)
-    if first is None or first.data.tags.get("study.state") != "complete":
+    """The row of one trial; None unless its runs of the search are complete."""
+    searched = sorted((run for run in runs if run.data.tags.get("study.stage") == "search"), key=_place)
+    if not searched or len(searched) < int(searched[0].data.tags.get("study.runs", 1)):
         return None
-    tags = first.data.tags
-    own_seed = int(tags["study.seed"])
-    seeds = (own_seed, *sorted(seed for seed in by_seed if seed != own_seed))
-    metrics = _best_metrics(first)
+    if any(run.data.tags.get("study.state") != "complete" for run in searched):
+        return None
+    first = searched[0].data.tags
+    others = sorted((run for run in runs if run not in searched), key=_place)
+    metrics = _means([_best_metrics(run) for run in searched])
     if not math.isfinite(metrics.get(metric, math.nan)):
         return None
+    of_seeds = [*searched, *others]
     return TrialRow(
-        trial=tags["study.trial"],
+        trial=first["study.trial"],
         state="complete",
         value=metrics[metric],
-        params=json.loads(tags.get("study.params", "{}")),
-        metrics={**metrics, **_test_means([by_seed[seed] for seed in seeds])},
-        seeds=seeds,
-        epochs=int(tags["study.epochs"]),
-        mlflow_run_ids=tuple(by_seed[seed].info.run_id for seed in seeds),
-        checkpoint=tags.get("study.checkpoint", ""),
+        params=json.loads(first.get("study.params", "{}")),
+        metrics={**metrics, **_test_means(of_seeds)},
+        seeds=tuple(dict.fromkeys(int(run.data.tags["study.seed"]) for run in of_seeds)),
+        epochs=sum(int(run.data.tags["study.epochs"]) for run in searched),
+        mlflow_run_ids=tuple(run.info.run_id for run in of_seeds),
+        checkpoint=first.get("study.checkpoint", ""),
+        runs=tuple(_run_row(run, metric=metric) for run in searched) if len(searched) > 1 else (),
     )
+
+
+def _run_row(run: Any, *, metric: str) -> RunRow:
+    tags, value = run.data.tags, _best_metrics(run).get(metric)
+    seed, fold = _place(run)[1:]
+    epochs, place = int(tags["study.epochs"]), tags.get("study.checkpoint", "")
+    return RunRow(seed=seed, fold=fold, state="complete", value=value, epochs=epochs, checkpoint=place)
+
+
+def _place(run: Any) -> tuple[int, int, int]:
+    """Where a run stands among those of its trial: first the one with the trial's state, then by seed and fold."""
+    tags = run.data.tags
+    return int("study.trial_state" not in tags), int(tags["study.seed"]), int(tags.get("study.fold", 0))
+
+
+def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every metric over runs; NaN where one has none."""
+    names = dict.fromkeys(name for of_run in metrics for name in of_run)
+    return {name: statistics.fmean(of_run.get(name, math.nan) for of_run in metrics) for name in names}
 
 
 def _best_metrics(run: Any) -> dict[str, float]:

@@ -11,7 +11,7 @@ from study.config import StudyConfig
 from study.errors import StudyError
 from study.failures import public_text
 from study.tracking.delivery import CURSOR_FILE, JOURNAL_FILE, Delivery
-from study.tracking.journal import Journal, Run
+from study.tracking.journal import NO_RUN, Journal, Run
 from study.tracking.mirror import Mirror
 from study.tracking.server import default_uri
 from study.types import EpochResult, Retry, RunOutcome
@@ -95,37 +95,43 @@ class Tracker:
         config: StudyConfig | Mapping[str, Any] | None = None,
         attempt: int = 1,
         stage: Stage = "search",
+        fold: int = 0,
         retry: Retry | None = None,
     ) -> None:
         """A run begins, or goes on with a higher ``attempt``.
 
         Args:
             trial: the ledger's number as text, or ``baseline``.
-            seed: the run's seed; (trial, seed) is one MLflow run for ever.
+            seed: the run's seed; (trial, seed, fold) is one MLflow run for ever.
             params: the sampled parameters by dotted path; they never change for a trial.
             config: the resolved study file of this run, kept as artifact ``config.yaml``.
             attempt: from 1.
-            stage: ``search`` for the run that the ledger's value comes from.
+            stage: ``search`` for the runs that the ledger's value comes from.
+            fold: the fold that validates, from 1; 0 where there are none.
             retry: the failure after which the run goes on.
         """
         payload = {"params": dict(params), "attempt": attempt, "stage": stage, "config": _yaml(config)}
+        of_runs = _num_runs(config) if stage == "search" else 1
+        payload |= {"of_runs": of_runs} if of_runs > 1 else {}
         if retry is not None:
             payload["retry"] = f"{retry.kind}: {public_text(retry.text)}"
-        self._append("start", run=(trial, seed), payload=payload)
+        self._append("start", run=(trial, seed, fold), payload=payload)
 
-    def log_epoch(self, trial: str, seed: int, result: EpochResult) -> bool:
+    def log_epoch(self, trial: str, seed: int, result: EpochResult, *, fold: int = 0) -> bool:
         """An epoch is done; whether it is news. NaN metrics are left out in MLflow, which would draw them as zero."""
         metrics = {key: float(value) for key, value in result.metrics.items()}
         payload = {**asdict(result), "metrics": metrics, "seconds": float(result.seconds)}
-        return self._append("epoch", run=(trial, seed), payload=payload)
+        return self._append("epoch", run=(trial, seed, fold), payload=payload)
 
-    def end_run(self, trial: str, seed: int, outcome: RunOutcome, *, artifacts: Sequence[Path] = ()) -> None:
+    def end_run(
+        self, trial: str, seed: int, outcome: RunOutcome, *, fold: int = 0, artifacts: Sequence[Path] = ()
+    ) -> None:
         """A run has ended; state ``running`` means that it was interrupted and will go on.
 
         MLflow's status is FINISHED for complete and pruned runs (tag ``study.state`` tells which), FAILED or KILLED.
         The metrics of the best epoch become ``best/...``. ``artifacts`` are small files (figures, tables).
         """
-        run = (trial, seed)
+        run = (trial, seed, fold)
         metrics = {key: float(value) for key, value in outcome.metrics.items()}
         payload = {
             "state": "running" if outcome.state == "waiting" else outcome.state,
@@ -137,24 +143,40 @@ class Tracker:
             "epochs": self._journal.num_epochs(run),
         }
         self._append("end", run=run, payload=payload)
-        self.log_artifacts(trial, seed, artifacts)
+        self.log_artifacts(trial, seed, artifacts, fold=fold)
+
+    def log_trial(
+        self, trial: str, seed: int, outcome: RunOutcome, *, fold: int = 0, sds: Mapping[str, float] | None = None
+    ) -> None:
+        """What the runs of a trial make together, kept with its first run: ``mean/...`` and ``sd/...`` metrics.
+
+        ``outcome`` is the trial's, whose metrics are means; ``sds`` are their standard deviations over the runs.
+        """
+        payload = {
+            "state": outcome.state,
+            "best_epoch": outcome.best_epoch,
+            "means": {key: float(value) for key, value in outcome.metrics.items()},
+            "sds": {key: float(value) for key, value in (sds or {}).items()},
+            "reason": outcome.reason,
+        }
+        self._append("trial", run=(trial, seed, fold), payload=payload)
 
     def log_test(self, trial: str, seed: int, outcome: RunOutcome, *, artifacts: Sequence[Path] = ()) -> None:
         """A run was evaluated on the test split: its ``test/...`` metrics, and the files that go with them."""
         metrics = {key: float(value) for key, value in outcome.metrics.items()}
-        self._append("test", run=(trial, seed), payload={"metrics": metrics, "best_epoch": outcome.best_epoch})
+        self._append("test", run=(trial, seed, 0), payload={"metrics": metrics, "best_epoch": outcome.best_epoch})
         self.log_artifacts(trial, seed, artifacts)
 
-    def log_artifacts(self, trial: str, seed: int, paths: Sequence[Path], *, folder: str = "") -> None:
+    def log_artifacts(self, trial: str, seed: int, paths: Sequence[Path], *, fold: int = 0, folder: str = "") -> None:
         """Copy small files to a run (``trial`` empty: to the study itself); they have to stay until `close`."""
         for path in paths:
             where = {"path": str(path.resolve()), "folder": folder}
             changed = path.stat().st_mtime_ns if path.exists() else 0
-            self._append("artifact", run=(trial, seed), payload={**where, "changed": changed})
+            self._append("artifact", run=(trial, seed, fold), payload={**where, "changed": changed})
 
-    def has_begun(self, trial: str, seed: int, *, attempt: int | None = None) -> bool:
+    def has_begun(self, trial: str, seed: int, *, fold: int = 0, attempt: int | None = None) -> bool:
         """Whether a run, or one attempt at it, was told to begin."""
-        return self._journal.has_begun((trial, seed), attempt)
+        return self._journal.has_begun((trial, seed, fold), attempt)
 
     def tally(self) -> list[SentRow]:
         """What the journal holds, and what of it MLflow had already or has got in this session."""
@@ -169,7 +191,7 @@ class Tracker:
         return self._delivery.wait(timeout_s)
 
     def open_runs(self) -> list[Run]:
-        """(trial, seed) of every run that has begun and not ended, also by a process that was killed."""
+        """(trial, seed, fold) of every run that has begun and not ended, also by a process that was killed."""
         return self._journal.open_runs()
 
     def close(
@@ -182,15 +204,15 @@ class Tracker:
         """
         if self._closed:
             return 0
-        for trial, seed in self.open_runs():
-            self.end_run(trial, seed, RunOutcome(state="running"))
+        for trial, seed, fold in self.open_runs():
+            self.end_run(trial, seed, RunOutcome(state="running"), fold=fold)
         self._append("close", payload={"state": state})
         left = self._delivery.stop(timeout_s)
         self._closed = True
         self._journal.close()
         return left
 
-    def _append(self, kind: Any, *, run: Run = ("", 0), payload: Mapping[str, Any]) -> bool:
+    def _append(self, kind: Any, *, run: Run = NO_RUN, payload: Mapping[str, Any]) -> bool:
         if self._closed:
             raise StudyError("the tracker was closed already", "open a new one")
         is_news = self._journal.append(kind, run=run, payload=payload)
@@ -204,3 +226,11 @@ def _yaml(config: StudyConfig | Mapping[str, Any] | None) -> str:
         return ""
     plain = dict(config) if isinstance(config, Mapping) else config.model_dump(mode="json")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _num_runs(config: StudyConfig | Mapping[str, Any] | None) -> int:
+    """Runs of the search that a trial has."""
+    if isinstance(config, StudyConfig):
+        return len(config.run_keys)
+    search = (config or {}).get("search") or {}
+    return search.get("folds") or len(search.get("seeds") or (0,))

@@ -1,7 +1,6 @@
 """Want of memory: what counts as one, what a worker reports, what the ledger keeps and the tables show."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from study.config import StudyConfig
 from study.console.tables import trials_table
 from study.distributed import adapters, worker
 from study.distributed.deaths import kind_of
-from study.distributed.specs import make_spec
+from study.distributed.specs import Job, make_spec
 from study.errors import TrainingFault
 from study.ledger import Ledger
 from study.standing import read_result
@@ -165,8 +164,8 @@ class Board:
     """A switchboard whose calls answer at once."""
 
     def __init__(self, events):
-        self.next_event = SimpleNamespace(remote=lambda _: events.pop(0))
-        self.submit = self.decide = SimpleNamespace(remote=lambda *_: None)
+        self.next_of = SimpleNamespace(remote=lambda _: ("0-s0", *events.pop(0)))
+        self.submit = self.decide = SimpleNamespace(remote=lambda *_, **__: None)
 
 
 def test_a_retry_reaches_the_desk_through_tune(monkeypatch, config):
@@ -176,10 +175,11 @@ def test_a_retry_reaches_the_desk_through_tune(monkeypatch, config):
     spec = make_spec(Path("studies/memory"), "0", 0, config=config, attempt=1)
     trainable = object.__new__(adapters.RunTrainable)
     outcome = RunOutcome(state="complete")
-    trainable.setup({"spec": json.dumps(asdict(spec))}, Board([("started", None), ("retry", retry), ("end", outcome)]))
+    job = Job(trial="0", runs=(spec,))
+    trainable.setup({"job": job.to_json()}, Board([("started", None), ("retry", retry), ("end", outcome)]))
     heard = []
     desk = SimpleNamespace(on_retry=lambda *what: heard.append(what))
-    scheduler = adapters.LedgerScheduler(desk, {"tune-id": spec}, refuse=lambda *_: heard.append("refused"))
+    scheduler = adapters.LedgerScheduler(desk, {"tune-id": job}, refuse=lambda *_: heard.append("refused"))
     answer = scheduler.on_trial_result(None, SimpleNamespace(trial_id="tune-id"), trainable.step())
     assert answer == "CONTINUE"
     assert heard == [(spec, retry)]

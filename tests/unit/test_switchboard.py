@@ -352,3 +352,76 @@ def test_a_worker_that_ray_killed_for_memory():
         assert (other.trial, lost.trial, lost.parts) == ("1", "1", 1)
 
     play(scene)
+
+
+def run_of(trial, seed):
+    return RunSpec(trial=trial, seed=seed, attempt=1, directory="", config={})
+
+
+def test_runs_of_a_trial_are_followed_together():
+    """Events of several runs come from one place, each with its run, and the feed ends with its last run."""
+
+    async def scene():
+        board = Switchboard()
+        for seed in (0, 1):
+            await board.submit(run_of("7", seed), feed="7")
+        assert [(await board.take(slot))[1].run_id for slot in (0, 1)] == ["7-s0", "7-s1"]
+        await board.end("7-s1", 1, RunOutcome(state="complete"))
+        await board.end("7-s0", 1, RunOutcome(state="failed"))
+        heard = [await board.next_of("7") for _ in range(4)]
+        return [(run, kind, getattr(payload, "state", None)) for run, kind, payload in heard], board._feeds
+
+    heard, feeds = play(scene)
+    assert heard == [
+        ("7-s0", "started", None),
+        ("7-s1", "started", None),
+        ("7-s1", "end", "complete"),
+        ("7-s0", "end", "failed"),
+    ]
+    assert feeds == {}
+
+
+def test_runs_that_are_held_back_wait_for_their_turn_or_for_room():
+    """A run that may be needless takes a slot from another trial, or an idle slot stays idle at the end."""
+
+    async def scene():
+        board = Switchboard()
+        for seed in range(4):
+            await board.submit(run_of("0", seed), feed="0", spare=seed > 0)
+        taken = [(await board.take(slot, wait_s=0.01)) for slot in (0, 1)]
+        await board.submit(run_of("1", 0), feed="1")
+        await board.advance("0")
+        taken += [(await board.take(slot, wait_s=0.01)) for slot in (1, 2, 3)]
+        waiting = asyncio.create_task(board.take(3))
+        await soon()
+        await board.open_room()
+        taken.append(await waiting)
+        await board.interrupt()
+        return [order[1].run_id if order[1] else order[0] for order in taken], (await board.next_of("0"))[1]
+
+    assert play(scene) == (["0-s0", "again", "1-s0", "0-s1", "again", "0-s2"], "started")
+
+
+def test_a_dropped_trial_stops_all_of_its_runs():
+    """A run of a pruned trial trains on, a run that waits begins, or another trial is stopped, too."""
+
+    async def scene():
+        board = Switchboard()
+        for seed in range(3):
+            await board.submit(run_of("0", seed), feed="0", spare=seed == 2)
+        await board.submit(run_of("1", 0), feed="1")
+        for slot in range(3):
+            await board.take(slot)
+        watched = [asyncio.create_task(board.wait_dropped(run, 1)) for run in ("0-s0", "0-s1", "1-s0")]
+        asked = asyncio.create_task(board.epoch("0-s0", 1, epoch(1)))
+        await soon()
+        await board.drop("0")
+        assert await asked is False
+        assert await board.epoch("0-s1", 1, epoch(1)) is False
+        assert [await watched[0], await watched[1]] == [True, True]
+        await board.end("1-s0", 1, RunOutcome(state="complete"))
+        assert await watched[2] is False
+        await board.open_room()
+        return (await board.take(0, wait_s=0.01))[0]
+
+    assert play(scene) == "again"

@@ -9,7 +9,7 @@ import sqlalchemy
 
 from study.config import PrunerConfig
 from study.ledger import Ledger
-from study.types import EpochResult, RunOutcome
+from study.types import EpochResult, RunKey, RunOutcome
 
 METRIC = "val/auroc_macro"
 
@@ -24,7 +24,16 @@ SPACE = {
 
 
 def make_config(
-    *, trials=6, epochs=4, seed=7, algorithm="tpe", pruner="successive_halving", mode="max", space=None, **more
+    *,
+    trials=6,
+    epochs=4,
+    seed=7,
+    algorithm="tpe",
+    pruner="successive_halving",
+    mode="max",
+    space=None,
+    keys=None,
+    **more,
 ):
     """What the ledger reads of a study file; ``more`` replaces fields of the search."""
     search = SimpleNamespace(
@@ -41,10 +50,10 @@ def make_config(
         space=space or SPACE,
     )
     vars(search).update(more)
-    return config_of(search, seed=seed, epochs=epochs)
+    return config_of(search, seed=seed, epochs=epochs, keys=keys)
 
 
-def config_of(search, *, seed=7, epochs=4):
+def config_of(search, *, seed=7, epochs=4, keys=None):
     """What the ledger reads of a study file; ``search`` None is a file that searches nothing."""
     shown = search or SimpleNamespace(metric=METRIC, metrics=(METRIC,), mode="max", trials=1)
     return SimpleNamespace(
@@ -56,6 +65,7 @@ def config_of(search, *, seed=7, epochs=4):
         mode=shown.mode,
         num_trials=shown.trials,
         metrics=shown.metrics,
+        run_keys=keys or (RunKey(seed=seed),),
         resources=SimpleNamespace(workers=1, gpus_per_worker=0),
     )
 

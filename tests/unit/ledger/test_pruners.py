@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.config import PrunerConfig
 from study.ledger import PRUNERS, Ledger
-from study.ledger.pruners import HyperbandPruner, make_pruner, stops_by_seeds
-from study.types import EpochResult, RunOutcome
+from study.ledger.pruners import HyperbandPruner, make_pruner, stops_by_runs
+from study.types import RunOutcome
 
 METRIC = "val/auroc_macro"
 
@@ -159,28 +159,11 @@ def test_wilcoxon_over_seeds():
     """Seeds of a worse trial go on, or those of a better one, an equal one or a lucky one stop."""
     best = {seed: 0.8 + 0.01 * seed for seed in range(6)}
     worse = {seed: value - 0.05 for seed, value in best.items()}
-    assert stops_by_seeds(worse, best, mode="max", p_value=0.1)
-    assert not stops_by_seeds(best, worse, mode="max", p_value=0.1)
-    assert stops_by_seeds(best, worse, mode="min", p_value=0.1)
-    assert not stops_by_seeds(best, best, mode="max", p_value=0.1)
-    assert not stops_by_seeds({0: 0.1}, best, mode="max", p_value=0.1)
-    assert not stops_by_seeds({0: 0.1, 1: 0.1, 2: 0.1}, best, mode="max", p_value=0.1)  # 1 in 8 at best
-    assert stops_by_seeds({0: 0.1, 1: 0.1, 2: 0.1}, best, mode="max", p_value=0.13)
-    assert not stops_by_seeds({**worse, 3: math.nan}, best, mode="max", p_value=0.1)
-
-
-def test_seeds_in_the_ledger(tmp_path, tools):
-    """Values of seeds are lost with the process, or the decision does not follow from them."""
-    config = tools.make_config(trials=2, pruner="none")
-    ledger = Ledger.open(tools.make_url(tmp_path), config=config)
-    for number, offset in ((0, 0.8), (1, 0.7)):
-        ledger.next_trial()
-        for seed in range(5):
-            ledger.report_seed(number, seed, offset + 0.01 * seed)
-        if number == 0:
-            ledger.report(0, EpochResult(epoch=1, metrics={METRIC: 0.82}, images=1, seconds=1))
-            ledger.finish(0, RunOutcome(state="complete", best_epoch=1))
-    again = Ledger.open(tools.make_url(tmp_path), config=config)
-    assert again.seed_values(1) == {seed: pytest.approx(0.7 + 0.01 * seed) for seed in range(5)}
-    assert again.should_stop_seeds(1, p_value=0.1)
-    assert not again.should_stop_seeds(0, p_value=0.1)
+    assert stops_by_runs(worse, best, mode="max", p_value=0.1)
+    assert not stops_by_runs(best, worse, mode="max", p_value=0.1)
+    assert stops_by_runs(best, worse, mode="min", p_value=0.1)
+    assert not stops_by_runs(best, best, mode="max", p_value=0.1)
+    assert not stops_by_runs({0: 0.1}, best, mode="max", p_value=0.1)
+    assert not stops_by_runs({0: 0.1, 1: 0.1, 2: 0.1}, best, mode="max", p_value=0.1)  # 1 in 8 at best
+    assert stops_by_runs({0: 0.1, 1: 0.1, 2: 0.1}, best, mode="max", p_value=0.13)
+    assert not stops_by_runs({**worse, 3: math.nan}, best, mode="max", p_value=0.1)

@@ -224,8 +224,8 @@ def test_sigkill_doubles_and_loses_nothing(study_dir, tools):
     with (study_dir / "journal.jsonl").open("ab") as file:
         file.write(b'{"sequence": 99999, "kind": "ep')
     tracker = Tracker(study_dir, "", tools.make_config())
-    assert tracker.open_runs() == [("0", 7)]
-    told = tracker._journal.num_epochs(("0", 7))
+    assert tracker.open_runs() == [("0", 7, 0)]
+    told = tracker._journal.num_epochs(("0", 7, 0))
     assert told > 3
     tracker.log_epoch("0", 7, tools.epoch(told + 1, 0.5))
     assert tracker.close(60) == 0

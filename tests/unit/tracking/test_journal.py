@@ -7,7 +7,7 @@ import pytest
 from study.errors import StudyError
 from study.tracking.journal import Journal
 
-RUN = ("3", 1)
+RUN = ("3", 1, 0)
 
 
 def epoch(number):
@@ -77,7 +77,7 @@ def test_each_thing_is_written_once(tmp_path):
         journal = make()
         assert [journal.append(kind, run=RUN, payload=payload) for kind, payload in steps] == [expected] * 5
         assert journal.count == 5
-    assert first.append("epoch", run=("3", 2), payload=epoch(1))
+    assert first.append("epoch", run=("3", 2, 0), payload=epoch(1))
 
 
 def test_interrupted_run_begins_and_ends_again(tmp_path):

@@ -70,7 +70,7 @@ def test_resume_goes_on_in_the_same_run(study_dir, tools):
     tracker = Tracker(study_dir, "", config)
     assert tracker.open_runs() == []
     tracker.start_run("0", 7, params={"optim.lr": 1e-3}, attempt=2)
-    assert tracker.open_runs() == [("0", 7)]
+    assert tracker.open_runs() == [("0", 7, 0)]
     tracker.log_epoch("0", 7, tools.epoch(1, 0.1))
     tracker.log_epoch("0", 7, tools.epoch(2, 0.2))
     deadline = time.monotonic() + 20
