@@ -53,12 +53,14 @@ def ranked_complete(rows: Sequence[TrialRow], *, mode: str, modes: Sequence[str]
 
     With the ``modes`` of several metrics those of the first Pareto front come first, ordered by the first metric.
     """
-    from study.stats.fronts import front_numbers
-
     sign = -1.0 if mode == "max" else 1.0
     complete = [row for row in rows if row.state == "complete" and row.value is not None]
     complete = [row for row in complete if row.is_feasible and not row.repeats]
-    fronts = front_numbers([row.values for row in complete], modes) if len(modes) > 1 else [1] * len(complete)
+    fronts = [1] * len(complete)
+    if len(modes) > 1:
+        from study.stats.fronts import front_numbers
+
+        fronts = front_numbers([row.values for row in complete], modes)
     order = sorted(range(len(complete)), key=lambda i: (fronts[i], sign * complete[i].value, int(complete[i].trial)))  # type: ignore[operator]
     return [complete[i] for i in order]
 

@@ -257,10 +257,7 @@ class TestOutput:
         """JSON stands alone on standard output, with the promised keys."""
         write_study(tmp_path)
         done = call("status", "tiny", "--json", "--storage", str(tmp_path / "studies"))
-        promised = {"study": "tiny", "state": "new", "trials": {}, "running": [], "best": None}
-        found = json.loads(done.stdout)
-        assert {key: found[key] for key in promised} == promised
-        assert (found["trials_planned"], found["driver"], found["stage"], found["runs"]) == (4, None, None, [])
+        assert json.loads(done.stdout) == {"study": "tiny", "state": "new", "trials": {}, "running": [], "best": None}
 
     def test_best_of_a_new_study(self, tmp_path):
         """No trial gives an empty list, and no study file."""

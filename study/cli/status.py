@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -14,7 +15,6 @@ from study.cli.showing import finite, print_json, table_width, trial_record
 from study.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EnvironmentFault
 
 if TYPE_CHECKING:
-    from study.console import View
     from study.watching import Snapshot
 
 LOOK_EVERY_S: Final = 1.0
@@ -66,7 +66,7 @@ def _watch(looker: Looker, found: Found, *, storage: str, as_json: bool) -> "Sna
             for event in events_between(None, now):
                 view.note(event_line(event, board))
         while _is_running(now):
-            before, now = now, _next(looker, view)
+            before, now = now, next_snapshot(looker, note=view.note)
             for event in events_between(before, now):
                 view.observe(event)
     typer.echo("", err=True)
@@ -86,30 +86,36 @@ def _watch_as_json(looker: Looker, found: Found, now: "Snapshot") -> "Snapshot":
             told = without_clock
         if not _is_running(now):
             return now
-        now = _next(looker, None)
+        now = next_snapshot(looker)
 
 
 def _is_running(now: "Snapshot") -> bool:
     return now.result.state == "running"
 
 
-def _next(looker: Looker, view: "View | None") -> "Snapshot":
-    """The next snapshot; a database that is away for a moment is waited for."""
+def next_snapshot(
+    looker: Looker, *, note: Callable[[str], None] | None = None, every_s: float = LOOK_EVERY_S
+) -> "Snapshot":
+    """The next snapshot, after ``every_s`` seconds; a database that is away for a moment is waited for.
+
+    Raises:
+        EnvironmentFault: it did not answer for minutes.
+    """
     away_since = None
     while True:
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(every_s)
         try:
             return looker.look()
         except EnvironmentFault as error:
-            if away_since is None and view is not None:
-                view.note(f"{error.message}; trying again")
+            if away_since is None and note is not None:
+                note(f"{error.message}; trying again")
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > PATIENCE_S:
                 raise
 
 
 def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
-    """A study as scripts read it: state, counts, what runs, the best, and what the driver does."""
+    """A study as scripts read it: state, counts, what runs, the best; and until it is done what its driver does."""
     from study.console.failure_tables import attempt_records, failure_records
     from study.console.watched import running_now
     from study.ledger.now import utc_text
@@ -127,8 +133,9 @@ def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
     found |= {"notes": notes} if notes else {}
     found |= {"failures": failure_records(result), "attempts": attempt_records(result)}
     found["best"] = trial_record(complete[0]) if complete else None
+    if result.state not in ("running", "interrupted"):
+        return found
     found["trials_planned"] = result.trials_planned
-    found["over"] = result.over
     found["driver"] = snapshot.driver if result.state == "running" else None
     found["last_sign"] = snapshot.last_sign or None
     is_told = now is not None and now.stage and result.state == "running"

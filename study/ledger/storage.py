@@ -260,6 +260,7 @@ def close_storage(storage: BaseStorage, *, read_only: bool) -> None:
     if backend is None:
         return
     if not read_only and backend.engine.dialect.name == "sqlite":
+        backend.engine.dispose()  # what another thread has given back is still open, and would be in the way
         with contextlib.suppress(SQLAlchemyError), backend.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout=1000")
             connection.exec_driver_sql("PRAGMA journal_mode=DELETE")

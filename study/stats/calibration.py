@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 from study.errors import InputError
 from study.stats.ranking import checked_scores
@@ -140,6 +140,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         reason = "sharper probabilities always fit better, because every row is right"
     if reason:
         return Temperature(value=NAN, log_loss_before=before, log_loss_after=NAN, num_rows=num_rows, reason=reason)
+    from scipy import optimize  # half of what importing statistics would cost, for this one function
+
     inverse = float(optimize.brentq(_slope, 1 / HOTTEST, HOTTEST, args=(logits_nk, classes), xtol=1e-12))
     after = _log_loss(inverse * logits_nk, classes)
     return Temperature(value=1 / inverse, log_loss_before=before, log_loss_after=after, num_rows=num_rows)

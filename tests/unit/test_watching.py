@@ -220,6 +220,9 @@ def test_the_teller_writes_by_itself(driven):
             time.sleep(0.02)
         assert not now.is_over
     assert driven.ledger.now().is_over
+    driven.ledger.begin()
+    driven.close()
+    assert [path.name for path in driven.directory.glob("ledger.db*")] == ["ledger.db"]
 
 
 def test_a_ledger_that_is_away_does_not_end_the_study(driven, monkeypatch, caplog):
