@@ -131,7 +131,8 @@ def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
     }
     notes = {row.trial: row.note for row in result.rows if row.note}
     found |= {"notes": notes} if notes else {}
-    found |= {"failures": failure_records(result), "attempts": attempt_records(result)}
+    troubles = {"failures": failure_records(result), "attempts": attempt_records(result)}
+    found |= {name: records for name, records in troubles.items() if records}
     found["best"] = trial_record(complete[0]) if complete else None
     if result.state not in ("running", "interrupted"):
         return found
