@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from study.data.parquet_file import FAULTS, read_table, reason, write_table
 from study.errors import StudyError
 from study.metrics import classification_metrics, segment_metrics
 from study.stats import bootstrap, pool_probabilities, resampling
@@ -74,9 +74,7 @@ def ensemble_of(
 def write_ensemble(ensemble: Ensemble, path: Path) -> None:
     """Write the table of an ensemble as a predictions file, replacing an older one as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pandas(ensemble.table, preserve_index=False), partial)
-    partial.replace(path)
+    write_table(pa.Table.from_pandas(ensemble.table, preserve_index=False), path)
 
 
 class _Fold:
@@ -147,9 +145,9 @@ def _mean_table(files: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 def _read(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        return read_table(file)
+    except FAULTS as error:
         raise StudyError(
-            f"the predictions {file.parent.name}/{file.name} cannot be read ({type(error).__name__})",
+            f"the predictions {file.parent.name}/{file.name} {reason(error)}",
             "remove the run folder, then resume the study",
         ) from error

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -200,8 +201,17 @@ def _sync_folder(folder: Path) -> None:
 
 def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    _write_bytes(temporary, json.dumps(content).encode())
+    _write_bytes(temporary, json.dumps({**content, "crc32": zlib.crc32(json.dumps(content).encode())}).encode())
     temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What `_replace_json` wrote; files of before have no checksum."""
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    crc = content.pop("crc32", None)
+    if crc is not None and crc != zlib.crc32(json.dumps(content).encode()):
+        raise _unusable(path, "its content does not agree with its checksum")
+    return content
 
 
 def _free_name(root: Path, step: int) -> Path:
@@ -234,7 +244,7 @@ def _check_fence(root: Path, attempt: int) -> None:
     if not path.exists():
         return
     with _explained(path):
-        newest = int(json.loads(path.read_bytes())["attempt"])
+        newest = int(_read_json(path)["attempt"])
     if newest > attempt:
         raise StaleAttempt(f"attempt {attempt} of the run in {root.parent} was replaced by attempt {newest}")
 
@@ -255,12 +265,10 @@ def _load_pointed(directory: Path, which: str) -> TrainState | None:
 
 def _read_pointer(root: Path) -> dict[str, str | None]:
     path = root / "latest.json"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return {}
     with _explained(path):
-        pointer = json.loads(content)
+        pointer = _read_json(path)
         return {"last": pointer["last"], "best": pointer["best"]}
 
 

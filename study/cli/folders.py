@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from study.cli.invocation import program, storage_option
-from study.errors import InputError
+from study.errors import InputError, StudyError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -127,16 +127,35 @@ def open_ledger(config: "StudyConfig", directory: Path) -> "Ledger | None":
 
     Raises:
         EnvironmentFault: the database does not answer.
+        StudyError: the ledger is damaged, or it was there and is gone.
     """
     from study.ledger import Ledger
 
     url = ledger_url(directory)
     if not os.environ.get("STUDY_LEDGER_URL") and not (directory / "ledger.db").exists():
+        _check_not_begun(directory)
         return None
     try:
         return Ledger.open(url, config=config, read_only=True)
     except InputError:
+        _check_not_begun(directory)
         return None
+
+
+def _check_not_begun(directory: Path) -> None:
+    """A study without a ledger is one that has not begun.
+
+    Raises:
+        StudyError: its journal knows of trials, so there has been one.
+    """
+    journal = directory / "journal.jsonl"
+    if not journal.exists() or b'"kind": "start"' not in journal.read_bytes():
+        return
+    place = "the server of STUDY_LEDGER_URL" if os.environ.get("STUDY_LEDGER_URL") else f"{directory / 'ledger.db'}"
+    raise StudyError(
+        f"study {directory.name} has trials in its journal, but {place} holds no ledger of it",
+        "put the ledger back, or set STUDY_LEDGER_URL to where it is; `mv` the study directory away to begin anew",
+    )
 
 
 def tracking_uri(directory: Path) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from study.cli.folders import ledger_url, stored_config, study_directory, tracking_uri
+from study.cli.folders import ledger_url, open_ledger, stored_config, study_directory, tracking_uri
 from study.cli.invocation import program, storage_option
 from study.cli.running import tell
 from study.errors import EnvironmentFault, InputError
@@ -37,13 +37,11 @@ def sync_study(name: str, *, storage: str) -> None:
     directory = study_directory(name, storage)
     config, url, uri = stored_config(directory), ledger_url(directory), tracking_uri(directory)
     with lock_study(directory, url=url, tell=tell):
-        try:
-            Ledger.open(url, config=config, read_only=True).close()
-        except InputError as error:
+        if open_ledger(config, directory) is None:
             raise InputError(
                 f"study {name} has not begun: there is nothing to send",
                 f"{program()} resume {name}{storage_option(storage)}",
-            ) from error
+            )
         check_answers(uri)
         with contextlib.closing(Ledger.open(url, config=config)) as ledger:
             tracker = tracker_of(ledger, config, study_dir=directory.absolute(), tracking_uri=uri, from_start=True)

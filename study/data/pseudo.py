@@ -6,9 +6,9 @@ from typing import Final
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from study.data.labels import label_column
+from study.data.parquet_file import FAULTS, read_table, reason, write_table
 from study.data.shards import PreparedDataset
 from study.errors import StudyError
 
@@ -20,9 +20,7 @@ COLUMNS: Final = ("image_id", "label", "confidence", "uncertainty", "origin")
 def write_pseudo_labels(table: pd.DataFrame, path: Path) -> None:
     """Write the labels of a teacher (``COLUMNS``) as Parquet, as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pandas(table[list(COLUMNS)], preserve_index=False), partial)
-    partial.replace(path)
+    write_table(pa.Table.from_pandas(table[list(COLUMNS)], preserve_index=False), path)
 
 
 def read_pseudo_labels(path: Path) -> pd.DataFrame:
@@ -32,10 +30,10 @@ def read_pseudo_labels(path: Path) -> pd.DataFrame:
         StudyError: the file is missing or damaged.
     """
     try:
-        return pd.read_parquet(path, columns=list(COLUMNS))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        return read_table(path, COLUMNS)
+    except FAULTS as error:
         raise StudyError(
-            f"the pseudo-labels {path.name} of the study cannot be read ({type(error).__name__})",
+            f"the pseudo-labels {path.name} of the study {reason(error)}",
             "put the file back, or give the study another name",
         ) from error
 

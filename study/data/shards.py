@@ -8,7 +8,8 @@ size and CRC-32 of every shard. A shard is checked when a process opens it for t
 import functools
 import io
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ DATASET_FILE: Final = "dataset.json"
 MANIFEST_FILE: Final = "manifest.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
 SHARD_FOLDER: Final = "shards"
+CHECKSUM: Final = "crc32"
 
 
 class PreparedDataset:
@@ -273,12 +275,20 @@ def read_about(root: str | Path) -> dict[str, Any]:
         )
     try:
         about = json.loads(content)
+        crc = about.pop(CHECKSUM, None)
+        if crc is not None and crc != about_checksum(about):
+            raise InputError(f"{shown(place)} is damaged: it does not agree with its checksum", PREPARE_AGAIN)
         version = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{shown(place)} is damaged ({type(error).__name__})", PREPARE_AGAIN) from error
     if version != FORMAT:
         raise InputError(f"{shown(place)} has format {version}; expected {FORMAT}", PREPARE_AGAIN)
     return dict(about)
+
+
+def about_checksum(about: Mapping[str, Any]) -> int:
+    """CRC-32 of the content of ``dataset.json``, however it is spaced."""
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
 def read_manifest(root: str | Path) -> pd.DataFrame:
@@ -304,9 +314,22 @@ def _manifest_table(root: str, about: Mapping[str, Any]) -> pd.DataFrame:
             expected = FileRecord(size_bytes=int(size), crc32=int(crc))
             path = fetched(place, fingerprint=str(about["fingerprint"]), name=str(name), expected=expected)
             return pd.read_parquet(path)
-        return pd.read_parquet(io.BytesIO(read_bytes(place)))
+        content = read_bytes(place)
+        _check_table(content, about.get("tables", {}).get(MANIFEST_FILE), place=place)
+        return pd.read_parquet(io.BytesIO(content))
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{shown(place)} cannot be read ({type(error).__name__})", PREPARE_AGAIN) from error
+
+
+def _check_table(content: bytes, record: Sequence[Any] | None, *, place: str) -> None:
+    """A table has the size and the checksum that ``dataset.json`` holds; one of before has no record."""
+    if record is None:
+        return
+    _, size, crc = record
+    if len(content) != int(size):
+        raise InputError(f"{shown(place)} is damaged: {len(content)} bytes, expected {size}", PREPARE_AGAIN)
+    if zlib.crc32(content) != int(crc):
+        raise InputError(f"{shown(place)} is damaged: it does not agree with its checksum", PREPARE_AGAIN)
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ import pandas as pd
 from study.config import DataConfig
 from study.data.files import copy, join, local_path, write_bytes
 from study.data.labels import task_columns
-from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE
+from study.data.shards import CHECKSUM, DATASET_FILE, FORMAT, MANIFEST_FILE, QUARANTINE_FILE, about_checksum
 from study.distributed.preparing_manifest import needed_rows
 from study.distributed.preparing_store import Layout, clear_work, put_in_place, remove_unlisted
 from study.distributed.preparing_tables import (
@@ -131,7 +131,9 @@ def _publish(layout: Layout, about: dict[str, Any], tables: Mapping[str, pd.Data
     about = about | {"tables": written}
     if not layout.is_remote:
         remove_unlisted(layout, keep=set(about["shards"]))
-    write_bytes(join(folder, DATASET_FILE), json.dumps(about, indent=1).encode())
+    kept = json.loads(json.dumps(about))
+    text = json.dumps(kept | {CHECKSUM: about_checksum(kept)}, indent=1)
+    write_bytes(join(folder, DATASET_FILE), text.encode())
     if layout.is_remote:
         remove_unlisted(layout, keep={*about["shards"], *(unique for unique, *_ in written.values())})
         clear_work(layout)

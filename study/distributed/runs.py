@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from study import checkpoint
@@ -17,6 +16,7 @@ from study.config import StudyConfig, checkpoint_interval
 from study.data.augment_device import DeviceAugment
 from study.data.files import shown
 from study.data.folds import with_fold
+from study.data.parquet_file import write_table
 from study.data.pseudo import pseudo_digest, read_pseudo_labels, with_pseudo_labels
 from study.data.sampling import Plan, make_plan
 from study.data.sampling_summary import PlanSummary
@@ -218,9 +218,7 @@ def _write_sampled(directory: Path, sampled: Sampled, parts: RunParts, *, split:
     dataset = parts.dataset
     try:
         table = dict(prediction_table(sampled.predictions, dataset)) | {"spread": sampled.spread_n.tolist()}
-        partial = directory / f".predictions_{split}_{MC_DROPOUT}.partial"
-        pq.write_table(pa.table(table), partial)
-        partial.replace(directory / f"predictions_{split}_{MC_DROPOUT}.parquet")
+        write_table(pa.table(table), directory / f"predictions_{split}_{MC_DROPOUT}.parquet")
     except OSError:
         logger.exception("the files of run %s could not be written", directory.name)
 
@@ -299,9 +297,7 @@ def _write_predictions(
 ) -> None:
     """``predictions_<ending>.parquet`` and ``confusion_<ending>.json``, each replaced as a whole."""
     table = pa.table(dict(prediction_table(predictions, dataset, classes=classes)))
-    partial = directory / f".predictions_{ending}.partial"
-    pq.write_table(table, partial)
-    partial.replace(directory / f"predictions_{ending}.parquet")
+    write_table(table, directory / f"predictions_{ending}.parquet")
     size = len(classes)
     cells_kk = np.bincount(predictions.labels_n * size + predictions.decoded_n, minlength=size * size)
     confusion = {"classes": list(classes), "rows_are_labels": cells_kk.reshape(size, size).tolist()}

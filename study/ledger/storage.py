@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from study.errors import EnvironmentFault, InputError
 from study.ledger.postgresql import is_server, shown, with_driver
+from study.ledger.seal import UNSEAL, check_file, seal
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +212,8 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.exists():
         raise InputError(f"there is no ledger at {path}", "check the name of the study, or run it first")
+    if path.is_file():
+        check_file(path)
 
 
 def write_ahead(storage: BaseStorage) -> None:
@@ -233,6 +236,7 @@ def write_ahead(storage: BaseStorage) -> None:
     storage.remove_session()
     event.listen(backend.engine, "connect", on_connect)
     with backend.engine.connect() as connection:
+        connection.exec_driver_sql(UNSEAL)
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     backend.engine.dispose()  # so that every connection from here on is made with the hook
 
@@ -265,6 +269,8 @@ def close_storage(storage: BaseStorage, *, read_only: bool) -> None:
             connection.exec_driver_sql("PRAGMA busy_timeout=1000")
             connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
     backend.engine.dispose()
+    if not read_only and backend.engine.dialect.name == "sqlite" and backend.engine.url.database:
+        seal(Path(backend.engine.url.database))
 
 
 def is_on_network(path: Path, mounts: Path = MOUNTS) -> bool:

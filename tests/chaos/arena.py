@@ -25,7 +25,7 @@ TARGETS = ("driver", "worker", "controller", "data task", "node", "PostgreSQL")
 TITLES = {
     "worker": ("ray::RayTrainWorker",),
     "controller": ("ray::TrainController",),
-    "data task": ("ray::MapBatches", "ray::Map", "ray::Read", "ray::FlatMap", "ray::_MapWorker", "ray::DatasetManager"),
+    "data task": ("ray::MapBatches", "ray::Map", "ray::Read", "ray::FlatMap"),
 }
 PATIENCE_S = 420  # for the study to make progress again
 FIND_S = 90  # for a process of a role to appear
@@ -105,7 +105,7 @@ class Arena:
             self._keep_alive(name, note=[])
             kill = self._shoot(name, number, target)
             done.append(kill)
-            print(f"{time.strftime('%H:%M:%S')} {_line(kill)}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {_line(kill)} {kill.process}", flush=True)
         self._finish(name)
         return done
 
@@ -157,23 +157,26 @@ class Arena:
             return self.server.process.pid, "postgres"
         if target == "driver":
             return self._process.pid, "study"
-        raylet = self._raylet()
         if target == "node":
-            return raylet, "raylet"
+            return self._raylets()[-1], "raylet"
         deadline = time.monotonic() + FIND_S
         while time.monotonic() < deadline:
             self._keep_alive(name, note=note)
-            for pid in descendants(raylet):
-                found = title(pid)
-                if found.startswith(TITLES[target]):
-                    return pid, found
-            time.sleep(0.02)
+            pids = [pid for each in self._raylets() for pid in descendants(each)]
+            fresh = time.monotonic() + 0.3
+            while time.monotonic() < fresh:  # tasks take milliseconds, and their processes are used again
+                found = next(((pid, title(pid)) for pid in pids if title(pid).startswith(TITLES[target])), None)
+                if found is not None:
+                    return found
+                time.sleep(0.002)
         raise AssertionError(f"no {target} process appeared within {FIND_S} s\n{self._tail(name)}")
 
-    def _raylet(self):
+    def _raylets(self):
+        """Ray's daemon on the head node, where controllers may be, and on the node that has the CPUs."""
         from ray._private import ray_constants
 
-        return self._node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
+        nodes = (self._cluster.head_node, self._node)
+        return [node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid for node in nodes]
 
     def _restart_server(self):
         for _ in range(50):

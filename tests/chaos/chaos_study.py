@@ -36,10 +36,10 @@ data:
   segments: [source]
 model: {{name: test_efficientnet, drop_rate: 0.1}}
 augment: {{policy: mammogram}}
-train: {{epochs: 4, batch_size: 16, checkpoint_every: 2 steps}}
+train: {{epochs: 6, batch_size: 16, checkpoint_every: 2 steps}}
 search:
   trials: {trials}
-  pruner: {{name: successive_halving, min_epochs: 1}}
+  pruner: {{name: successive_halving, min_epochs: 2}}
   space:
     loss.name: {{choice: [cross_entropy, emd, corn, focal]}}
     loss.gamma: {{float: [0.5, 5.0], when: {{loss.name: focal}}}}
@@ -54,7 +54,7 @@ def arena(tmp_path_factory):
     """A folder with a PostgreSQL server and a Ray cluster of two nodes."""
     folder = tmp_path_factory.mktemp("chaos")
     file = folder / "chaos.yaml"
-    file.write_text(STUDY_FILE.format(folder=folder, trials=max(4, KILLS // 2)))
+    file.write_text(STUDY_FILE.format(folder=folder, trials=max(8, KILLS)))
     arena = Arena(folder, file=file, seed=SEED)
     yield arena
     arena.close()

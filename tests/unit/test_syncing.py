@@ -170,7 +170,8 @@ def test_what_cannot_be_synchronised_says_why(storage):
     with pytest.raises(EnvironmentFault, match=r"MLflow at http://127.* cannot be used") as caught:
         sync(storage, MLFLOW_TRACKING_URI=f"http://me:geheim@127.0.0.1:{free_port()}")
     assert "geheim" not in str(caught.value)
-    (storage / "tiny" / "ledger.db").unlink()
+    for name in ("ledger.db", "journal.jsonl"):
+        (storage / "tiny" / name).unlink(missing_ok=True)
     with pytest.raises(InputError, match="has not begun"):
         sync(storage)
     assert not (storage / "tiny" / "ledger.db").exists()

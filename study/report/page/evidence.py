@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from study.config import StudyConfig
 from study.data.files import shown
+from study.data.parquet_file import FAULTS, read_table, reason
 from study.data.shards import QUARANTINE_FILE, PreparedDataset, open_dataset, read_manifest, table_place
 from study.errors import StudyError
 from study.ledger import Reading, RunRecord
@@ -145,13 +146,15 @@ def read_data(config: StudyConfig, *, fingerprint: str) -> Data:
         quarantine = _quarantine(dataset)
     except StudyError as error:
         return Data(fault=error.message.splitlines()[0])
+    except FAULTS as error:
+        return Data(fault=f"{QUARANTINE_FILE} of {shown(place)} {reason(error)}")
     return Data(dataset=dataset, manifest=manifest, quarantine=quarantine)
 
 
 def _quarantine(dataset: PreparedDataset) -> pd.DataFrame | None:
     """Files that could not be used; None for a dataset below a URI, whose report needs counts alone."""
     path = Path(table_place(dataset.root, dataset.about, QUARANTINE_FILE))
-    return pd.read_parquet(path) if path.exists() else None
+    return read_table(path) if path.exists() else None
 
 
 def read_arms(
@@ -182,7 +185,7 @@ def read_fold(path: Path, *, facts: pd.DataFrame | None = None, classes: Sequenc
         StudyError: the file is damaged.
     """
     try:
-        table = pd.read_parquet(path)
+        table = read_table(path)
         found = tuple(str(name).removeprefix(PROBABILITY) for name in table if str(name).startswith(PROBABILITY))
         names = tuple(classes) if set(classes) == set(found) else found
         number = {name: k for k, name in enumerate(names)}
@@ -202,9 +205,9 @@ def read_fold(path: Path, *, facts: pd.DataFrame | None = None, classes: Sequenc
             facts=columns,
             ages_n=ages_n,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FAULTS as error:
         raise StudyError(
-            f"the predictions {path.parent.name}/{path.name} cannot be read ({type(error).__name__})",
+            f"the predictions {path.parent.name}/{path.name} {reason(error)}",
             "remove the run folder, then resume the study",
         ) from error
 

@@ -92,7 +92,7 @@ def test_missing_ledger_and_missing_study_are_named(tmp_path, tools):
 def test_unusable_database_is_explained_without_its_password(tmp_path, tools):
     """A file that is no database, a server that is not there and an unknown driver say so; no password is shown."""
     (tmp_path / "ledger.db").write_text("this is not a database, but it is long enough to be looked at" * 20)
-    with pytest.raises(EnvironmentFault, match="file is not a database"):
+    with pytest.raises(StudyError, match="does not begin like an SQLite database"):
         Ledger.open(tools.make_url(tmp_path), config=tools.make_config())
     for url, kind in (
         ("postgresql://me:geheim@127.0.0.1:9/x", EnvironmentFault),
