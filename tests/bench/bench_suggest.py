@@ -31,7 +31,7 @@ from study.ledger.creating import create_trial
 from study.ledger.storage import open_storage
 from study.ledger.suggestion import _Ask
 from study.space import SearchSpace, parse_space, walk
-from study.types import EpochResult, RunOutcome
+from study.types import EpochResult, RunKey, RunOutcome
 
 METRIC = "val/auroc_macro"
 SPACE: dict[str, Any] = {"p0": {"choice": ["a", "b", "c"]}, "p1": {"choice": ["x", "y"]}}
@@ -61,6 +61,7 @@ def config_of(trials: int, algorithm: str) -> Any:
         metrics=(METRIC,),
         mode="max",
         num_trials=trials,
+        run_keys=(RunKey(seed=0),),
         resources=SimpleNamespace(workers=1, gpus_per_worker=0),
     )
 
