@@ -114,7 +114,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run of a trial that has several; ``state`` is ``waiting`` before it begins, ``value`` as in `TrialRow`."""
+    """One run of a trial that has several; ``state`` is ``waiting`` before it begins, all else as in `TrialRow`."""
 
     seed: int
     fold: int = 0
@@ -122,6 +122,14 @@ class RunRow:
     value: float | None = None
     epochs: int = 0
     checkpoint: str = ""
+    curve: tuple[float, ...] = ()
+    seconds: float = 0.0
+    images: int = 0
+
+    @property
+    def part(self) -> str:
+        """The run in words, as `RunKey.part`."""
+        return RunKey(seed=self.seed, fold=self.fold).part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

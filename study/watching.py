@@ -10,7 +10,7 @@ from study.ledger import Ledger, LockHolder, Now, RunNow
 from study.ledger.budget import limits_of
 from study.ledger.now import utc_text
 from study.standing import is_done, noted_rows, read_result
-from study.types import EpochResult, Event, Limits, StudyResult, TrialRow, TrialState
+from study.types import EpochResult, Event, Limits, RunRow, StudyResult, TrialRow, TrialState
 
 ENDED: Final = ("complete", "pruned", "failed")
 
@@ -150,15 +150,20 @@ def _stage_events(before: Snapshot | None, after: Snapshot) -> Iterator[Event]:
         yield Event(kind="progress", text=new.part, done=new.done, total=new.total, note=new.note)
 
 
-def _row_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, is_first: bool) -> Iterator[Event]:
+def _row_events(
+    old: TrialRow | None, new: TrialRow, after: Snapshot, *, is_first: bool, part: str = ""
+) -> Iterator[Event]:
     seed = new.seeds[0] if new.seeds else 0
     is_over = new.state in ENDED
     if (is_first and (is_over or after.result.state != "running")) or (old is not None and old.state in ENDED):
         return
-    if old is None and (after.result.state == "running" or is_over):
-        yield Event(kind="started", trial=new.trial, seed=seed, params=new.params)
-    seen = max(0, new.epochs - 1) if is_first else old.epochs if old is not None else 0
-    yield from _epoch_events(old, new, after, seen=seen)
+    if new.runs and not new.repeats:
+        yield from _part_events(old, new, after, is_first=is_first)
+    else:
+        if old is None and (after.result.state == "running" or is_over):
+            yield Event(kind="started", trial=new.trial, seed=seed, params=new.params, part=part)
+        seen = max(0, new.epochs - 1) if is_first else old.epochs if old is not None else 0
+        yield from _epoch_events(old, new, after, seen=seen, part=part)
     if is_over:
         text = new.reason or (f"the same configuration as trial {new.repeats}" if new.repeats else "")
         yield Event(
@@ -169,10 +174,39 @@ def _row_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, is_firs
             value=new.value,
             text=text,
             is_feasible=new.is_feasible,
+            part=part,
         )
 
 
-def _epoch_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, seen: int) -> Iterator[Event]:
+def _part_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, is_first: bool) -> Iterator[Event]:
+    """What has happened in each run of a trial that has several; those that have not begun are left out."""
+    before = {run.part: run for run in old.runs if run.state != "waiting"} if old is not None else {}
+    for run in new.runs:
+        known = before.get(run.part)
+        was = as_row(old, known) if old is not None and known is not None else None
+        if run.state != "waiting":
+            yield from _row_events(was, as_row(new, run), after, is_first=is_first, part=run.part)
+
+
+def as_row(row: TrialRow, run: RunRow) -> TrialRow:
+    """One run of a trial of several as if it were the trial."""
+    return replace(
+        row,
+        state=run.state,
+        seeds=(run.seed,),
+        value=run.value,
+        epochs=run.epochs,
+        curve=run.curve,
+        seconds=run.seconds,
+        images=run.images,
+        runs=(),
+        reason="",
+    )
+
+
+def _epoch_events(
+    old: TrialRow | None, new: TrialRow, after: Snapshot, *, seen: int, part: str = ""
+) -> Iterator[Event]:
     """The epochs of a trial of the search after the first ``seen``; their speed is their mean, where not told."""
     if new.epochs <= seen:
         return
@@ -180,7 +214,8 @@ def _epoch_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, seen:
     num_new = new.epochs - (old.epochs if old is not None else 0)
     images = (new.images - (old.images if old is not None else 0)) / num_new
     seconds = (new.seconds - (old.seconds if old is not None else 0.0)) / num_new
-    running = next((run for run in after.runs if run.trial == new.trial and run.seed == seed), None)
+    mine = (new.trial, seed, part)
+    running = next((run for run in after.runs if (run.trial, run.seed, run.part) == mine), None)
     for epoch in range(seen + 1, new.epochs + 1):
         if running is not None and running.epoch == epoch and running.rate > 0:
             images, seconds = running.rate * running.seconds, running.seconds
@@ -191,13 +226,15 @@ def _epoch_events(old: TrialRow | None, new: TrialRow, after: Snapshot, *, seen:
             result=EpochResult(epoch=epoch, metrics={}, images=round(images), seconds=seconds),
             value=new.curve[epoch - 1] if epoch <= len(new.curve) else None,
             total=int(new.params.get("train.epochs", after.epochs)),
+            part=part,
         )
 
 
 def confirming_runs(snapshot: Snapshot) -> tuple[RunNow, ...]:
     """The runs in progress of no trial of the search; one that has just ended may still be told."""
-    searched = {(row.trial, seed) for row in snapshot.result.rows for seed in row.seeds}
-    return tuple(run for run in snapshot.runs if (run.trial, run.seed) not in searched)
+    rows = [row for row in snapshot.result.rows if not any(run.fold for run in row.runs)]
+    searched = {(row.trial, seed) for row in rows for seed in row.seeds}
+    return tuple(run for run in snapshot.runs if not run.part and (run.trial, run.seed) not in searched)
 
 
 def _confirm_events(before: Snapshot | None, after: Snapshot) -> Iterator[Event]:

@@ -19,7 +19,7 @@ from study.cli.invocation import program, storage_option
 from study.errors import InputError
 
 if TYPE_CHECKING:
-    from study.types import TrialRow
+    from study.types import RunRow, TrialRow
 
 
 def trial_record(row: "TrialRow") -> dict[str, Any]:
@@ -45,11 +45,16 @@ def cost_record(row: "TrialRow") -> dict[str, Any]:
     return {"cost": cost, "value_per_device_hour": per_device_hour(row)}
 
 
+def _run_record(run: "RunRow") -> dict[str, Any]:
+    """One of several runs of a trial."""
+    return {key: value for key, value in asdict(run).items() if key != "curve"}
+
+
 def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
     """What only some searches have: several metrics or runs, missed constraints, configurations that came again."""
     found: dict[str, Any] = {"values": list(row.values)} if len(row.values) > 1 else {}
     found |= {"violations": dict(row.violations)} if row.violations else {}
-    found |= {"sd": row.sd, "runs": [asdict(run) for run in row.runs]} if row.runs else {}
+    found |= {"sd": row.sd, "runs": [_run_record(run) for run in row.runs]} if row.runs else {}
     return found | ({"repeats": row.repeats} if row.repeats else {})
 
 

@@ -156,6 +156,7 @@ def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
             "images_per_second": run.rate,
             "seconds_per_epoch": run.seconds,
         }
+        | ({"part": run.part} if run.part else {})
         for run in running_now(snapshot)
     ]
     found["log"] = log

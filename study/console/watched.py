@@ -14,7 +14,7 @@ from study.ledger import RunNow
 from study.report.ranking import ranked
 from study.report.words import UNKNOWN, age, duration, number, params_text
 from study.types import Event, StudyResult, TrialRow
-from study.watching import ENDED, Snapshot, confirming_runs
+from study.watching import ENDED, Snapshot, as_row, confirming_runs
 
 MAX_ROWS: Final = 30
 
@@ -41,7 +41,7 @@ def board_of(snapshot: Snapshot, *, log: str, clock: Callable[[], float] = time.
         board.began = clock() - (snapshot.taken - now.stage_since)
     for run in running_now(snapshot):
         trial_over = any(row.trial == run.trial and row.state in ("complete", "pruned") for row in result.rows)
-        board.running[f"{run.trial}-s{run.seed}"] = RunningRun(
+        board.running[f"{run.trial}-{run.part or f's{run.seed}'}"] = RunningRun(
             label=run_label(run, with_seed=trial_over),
             params=_params_of(run.trial, result.rows),
             epoch=run.epoch,
@@ -60,14 +60,16 @@ def running_now(snapshot: Snapshot) -> list[RunNow]:
     """What trains at a snapshot: as the driver told, and for trials it did not speak of as the ledger has them."""
     if snapshot.result.state != "running":
         return []
-    told = {(run.trial, run.seed): run for run in snapshot.runs}
+    told = {(run.trial, run.part or run.seed): run for run in snapshot.runs}
     found = []
     for row in snapshot.result.rows:
         if row.state != "running":
             continue
-        run = told.get((row.trial, row.seeds[0] if row.seeds else 0))
-        if run is not None or snapshot.now is None:
-            found.append(_with_row(run, row, epochs=snapshot.epochs))
+        parts = [(as_row(row, run), run.part) for run in row.runs] or [(row, "")]
+        for part_row, part in parts:
+            run = told.get((row.trial, part or (row.seeds[0] if row.seeds else 0)))
+            if run is not None or (snapshot.now is None and part_row.state == "running"):
+                found.append(replace(_with_row(run, part_row, epochs=snapshot.epochs), part=part))
     return [*found, *confirming_runs(snapshot)]
 
 
@@ -90,6 +92,8 @@ def _with_row(run: RunNow | None, row: TrialRow, *, epochs: int) -> RunNow:
 def run_label(run: RunNow, *, with_seed: bool) -> str:
     """``trial 3``, ``trial 3 seed 1``, ``baseline seed 0``."""
     name = f"trial {run.trial}" if run.trial.isdigit() else run.trial
+    if run.part:
+        return f"{name} {run.part}"
     return f"{name} seed {run.seed}" if with_seed or not run.trial.isdigit() else name
 
 

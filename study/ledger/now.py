@@ -16,6 +16,7 @@ class RunNow:
     """A run in progress: its last epoch and the metric there, its best metric, images per second of that epoch.
 
     ``seconds`` is the mean of an epoch, ``told`` (seconds since 1970) when the last one ended, or the run began.
+    ``part`` tells the runs of a trial of several apart, as in `Event`.
     """
 
     trial: str
@@ -27,6 +28,7 @@ class RunNow:
     rate: float = 0.0
     seconds: float = 0.0
     told: float = 0.0
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,4 +110,7 @@ def _run_rows(
             value=value,
             epochs=len(epochs),
             checkpoint=outcome.checkpoint if outcome else "",
+            curve=tuple(curve.values()),
+            seconds=sum(result.seconds for result in epochs.values()),
+            images=sum(result.images for result in epochs.values()),
         )

@@ -48,7 +48,7 @@ class Teller:
         self._notes, self._epochs, self._sign, self._clock = notes, epochs, 1 if mode == "max" else -1, clock
         began = clock()
         self._now = Now(host=socket.gethostname(), pid=os.getpid(), directory=str(directory), since=began, told=began)
-        self._runs: dict[tuple[str, int], RunNow] = {}
+        self._runs: dict[tuple[str, int, str], RunNow] = {}
         self._lock = threading.Lock()
         self._news, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write_on, name="teller", daemon=True)
@@ -74,7 +74,7 @@ class Teller:
             self._news.set()
 
     def _take(self, event: Event) -> None:
-        key = (event.trial, event.seed)
+        key = (event.trial, event.seed, event.part)
         match event.kind:
             case "stage":
                 self._now = replace(
@@ -84,7 +84,7 @@ class Teller:
                 self._now = replace(self._now, part=event.text, note=event.note, done=event.done, total=event.total)
             case "started":
                 epochs = int(event.params.get("train.epochs", self._epochs))
-                self._runs[key] = RunNow(trial=event.trial, seed=event.seed, epochs=epochs, told=self._clock())
+                self._runs[key] = replace(self._new_run(event), epochs=epochs, told=self._clock())
             case "epoch":
                 self._runs[key] = self._after_epoch(self._runs.get(key), event)
             case "ended":
@@ -92,8 +92,11 @@ class Teller:
             case _:
                 pass  # neither a warning nor a reading of the test split changes what runs
 
+    def _new_run(self, event: Event) -> RunNow:
+        return RunNow(trial=event.trial, seed=event.seed, part=event.part, epochs=self._epochs)
+
     def _after_epoch(self, run: RunNow | None, event: Event) -> RunNow:
-        run = run or RunNow(trial=event.trial, seed=event.seed, epochs=self._epochs)
+        run = run or self._new_run(event)
         result = event.result
         if result is None:
             return run

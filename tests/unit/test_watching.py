@@ -418,3 +418,60 @@ def test_a_plain_view_takes_the_watched_events(driven):
         for event in events_between(snapshot, driven.look()):
             view.observe(event)
     assert "trial 0  complete  val/auroc_macro 0.530" in stream.getvalue()
+
+
+class Several(Driven):
+    """A study whose trials have two seeds; the second trial is pruned while both train."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, trials=2)
+        self.ledger.close()
+        raw = self.config.model_dump(mode="json")
+        self.config = type(self.config).model_validate({**raw, "search": {**raw["search"], "seeds": [4, 2]}})
+        self.ledger = Ledger.open(self.url, config=self.config)
+        self.teller = Teller(self.ledger, epochs=3, mode="max", directory=self.directory)
+
+    def event(self, kind, trial, run, **more):
+        return self.tell(Event(kind=kind, trial=str(trial.number), seed=run.key.seed, part=run.key.part, **more))
+
+    def story(self):
+        yield self.tell(Event(kind="stage", text="searching"))
+        while (trial := self.ledger.next_trial()) is not None:
+            for run in trial.runs:
+                yield self.event("started", trial, run, params=trial.params)
+            for epoch in (1, 2) if trial.number == 0 else (1,):
+                for run in trial.runs:
+                    value = 0.5 + 0.1 * run.key.seed + 0.01 * epoch
+                    result = EpochResult(epoch=epoch, metrics={METRIC: value}, images=200, seconds=2.0)
+                    self.ledger.report(trial.number, result, run.key)
+                    yield self.event("epoch", trial, run, result=result, value=value)
+            over = RunOutcome(state="pruned")
+            for run in trial.runs if trial.number == 0 else ():
+                done = RunOutcome(state="complete", best_epoch=2)
+                over = self.ledger.end_run(trial.number, run.key, done) or over
+                value = 0.52 + 0.1 * run.key.seed
+                yield self.event("ended", trial, run, state="complete", value=value)
+            self.ledger.finish(trial.number, over)
+            for run in trial.runs if trial.number == 1 else ():
+                yield self.event("ended", trial, run, state="pruned", value=0.51 + 0.1 * run.key.seed)
+            value = self.ledger.outcome(trial.number).metrics[METRIC]
+            yield self.tell(Event(kind="ended", trial=str(trial.number), state=over.state, value=value))
+
+
+def test_runs_of_a_trial_are_seen_apart(tmp_path):
+    """Whoever looks takes the runs of a trial for one, counts it at the end of the first, or misses one."""
+    driven = Several(tmp_path)
+    seen, before = [], driven.look()
+    for number, _ in enumerate(driven.story()):
+        seen += events_between(before, before := driven.look())
+        if number == 3:  # both run, the first one has told an epoch
+            board = board_of(before, log="")
+            assert [(run.label, run.epoch) for run in board.running.values()] == [
+                ("trial 0 seed 4", 1),
+                ("trial 0 seed 2", 0),
+            ]
+            assert board.trials_left == 2
+    mine, theirs = lines_of(driven, seen), lines_of(driven, driven.told)
+    assert sorted(line.split("  params=")[0] for line in mine) == sorted(line.split("  params=")[0] for line in theirs)
+    assert list(events_between(before, driven.look())) == []
+    driven.close()
