@@ -15,6 +15,7 @@ from study.cli.showing import finite, print_json, table_width, trial_record
 from study.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EnvironmentFault
 
 if TYPE_CHECKING:
+    from study.ledger import RunNow
     from study.watching import Snapshot
 
 LOOK_EVERY_S: Final = 1.0
@@ -145,23 +146,25 @@ def status_record(snapshot: "Snapshot", *, log: str) -> dict[str, Any]:
         if is_told and now is not None
         else None
     )
-    found["runs"] = [
-        {
-            "trial": run.trial,
-            "seed": run.seed,
-            "epoch": run.epoch,
-            "epochs": run.epochs,
-            "value": run.value,
-            "best": run.best,
-            "images_per_second": run.rate,
-            "seconds_per_epoch": run.seconds,
-        }
-        | ({"part": run.part} if run.part else {})
-        for run in running_now(snapshot)
-    ]
+    found["runs"] = [_run_record(run) for run in running_now(snapshot)]
     found["log"] = log
     return found
 
 
 def _resume(found: Found, storage: str) -> str:
     return f"{program()} resume {found.config.study}{storage_option(storage)}"
+
+
+def _run_record(run: "RunNow") -> dict[str, Any]:
+    """One run in progress as scripts read it."""
+    told = {
+        "trial": run.trial,
+        "seed": run.seed,
+        "epoch": run.epoch,
+        "epochs": run.epochs,
+        "value": run.value,
+        "best": run.best,
+        "images_per_second": run.rate,
+        "seconds_per_epoch": run.seconds,
+    }
+    return told | ({"part": run.part} if run.part else {})
