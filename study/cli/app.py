@@ -6,7 +6,9 @@ from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
-from study.cli.invocation import INVOCATION, exit_with
+from study.cli import network_verbs
+from study.cli.invocation import exit_with
+from study.cli.options import STORAGE, Debug, File, Json, Name, Overrides, Scale, Storage
 from study.errors import EXIT_BAD_INPUT
 
 EPILOG: Final = """\b
@@ -31,37 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-def _remember_debug(value: bool) -> bool:
-    INVOCATION.debug = INVOCATION.debug or value
-    return value
-
-
-def _remember_storage(value: str) -> str:
-    INVOCATION.storage = value
-    return value
-
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file (YAML).", show_default=False)]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study.", show_default=False)]
-Storage = Annotated[
-    str, typer.Option("--storage", metavar="ROOT", help="Directory in which studies live.", callback=_remember_storage)
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a value of the study file; repeatable.")
-]
-Scale = Annotated[
-    str | None,
-    typer.Option(
-        "--scale", metavar="NAME", help="Take the values of one of the file's scales; small runs on any machine."
-    ),
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks.", callback=_remember_debug, is_eager=True, show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
-STORAGE: Final = "studies"
 
 
 @app.command()
@@ -268,38 +239,6 @@ def stop() -> None:
     _not_yet("stop")
 
 
-@app.command(context_settings=_ANY)
-def evaluate() -> None:
-    """Read the test split with a trained network (not available yet)."""
-    _not_yet("evaluate")
-
-
-@app.command(context_settings=_ANY)
-def predict() -> None:
-    """Write predictions for other images (not available yet)."""
-    _not_yet("predict")
-
-
-@app.command()
-def explain(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="STUDY, STUDY/TRIAL or STUDY/TRIAL-sSEED.", show_default=False)
-    ],
-    *,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=1, max=50, help="Images to draw.")] = 6,
-    numbers: Annotated[int, typer.Option("--numbers", metavar="N", min=1, help="Images to count over.")] = 200,
-    split: Annotated[Literal["train", "val"], typer.Option("--split", help="Whose images.")] = "val",
-    task: Annotated[str, typer.Option("--task", help="Another task than the one that decides.")] = "",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", show_default=False)] = None,
-    storage: Storage = STORAGE,
-    debug: Debug = False,
-) -> None:
-    """Draw where networks look: Grad-CAM++ of each class, several runs side by side, with numbers."""
-    from study.cli.explaining import explain_runs
-
-    explain_runs(runs, images=images, numbers=numbers, split=split, task=task, out=out)
-
-
 @app.command()
 def report(
     what: Annotated[
@@ -319,10 +258,10 @@ def report(
     report_on(what, storage=storage, out=out)
 
 
-@app.command(context_settings=_ANY)
-def export() -> None:
-    """Write a trained network for use elsewhere (not available yet)."""
-    _not_yet("export")
+app.command()(network_verbs.explain)
+app.command()(network_verbs.predict)
+app.command()(network_verbs.evaluate)
+app.command()(network_verbs.export)
 
 
 def main() -> NoReturn:

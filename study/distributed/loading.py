@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,17 @@ from study.errors import InputError, StudyError
 
 Columns = dict[str, npt.NDArray[Any]]
 
+# Two tasks share a core: Ray Data looks for finished tasks ten times a second (and no sooner while one still runs), and
+# a core whose only task has ended would have nothing to do until then. A block takes 0.2 to 0.4 s.
+TASK_CPUS: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
     """Where the pixels lie and what happens to them.
 
     ``fingerprint`` is the dataset's: a task that has an older one open under the same root opens it anew.
-    ``task_cpus`` is what Ray reserves for one loading task.
+    ``task_cpus`` is what Ray reserves for one loading task; see ``TASK_CPUS``.
     """
 
     root: str
@@ -28,7 +32,7 @@ class StreamSettings:
     policy: str
     seed: int
     mode: str = "fast"
-    task_cpus: float = 1.0
+    task_cpus: float = TASK_CPUS
 
 
 def load_rows(block: Columns, settings: StreamSettings, blank: npt.NDArray[Any]) -> Columns:

@@ -1,7 +1,8 @@
 """What a run is trained for: its tasks, their criteria, and the labels and weights of all images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -81,22 +82,59 @@ def classes_to_draw(dataset: PreparedDataset) -> tuple[str, ...]:
     return (*dataset.classes, UNLABELLED) if lacks_n.any() else dataset.classes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLoss:
+    """One task's loss: its name and parameters, the images per class that it is made with, and its factor."""
+
+    task: str
+    classes: tuple[str, ...]
+    loss: str
+    params: Mapping[str, Any]
+    class_counts: Sequence[float]
+    raw_class_counts: Sequence[float]
+    weight: float
+
+    def criterion(self) -> Criterion:
+        """The loss itself."""
+        return make_criterion(
+            self.loss,
+            num_classes=len(self.classes),
+            class_counts=self.class_counts,
+            raw_class_counts=self.raw_class_counts,
+            **self.params,
+        )
+
+
 def criterion_for(
     config: StudyConfig, dataset: PreparedDataset, targets: Targets, *, plan: Plan
 ) -> Criterion | MultiTask:
     """The loss: one criterion, or one for each task and the reconstruction."""
+    losses, reconstruction = task_losses(config, dataset, targets, plan=plan), reconstruction_weight(config)
+    if len(losses) == 1 and not reconstruction:
+        return losses[0].criterion()
+    return MultiTask([(each.task, each.criterion(), each.weight) for each in losses], reconstruction=reconstruction)
+
+
+def task_losses(config: StudyConfig, dataset: PreparedDataset, targets: Targets, *, plan: Plan) -> list[TaskLoss]:
+    """The losses of all tasks, that of the deciding one first."""
     rows_n, repeats_n = dataset.rows("train"), plan.repeats()
-    tasks: list[tuple[str, Criterion, float]] = []
+    losses = []
     for task, labels_n in zip(targets.tasks, targets.labels_nt[rows_n].T, strict=True):
-        own = config.tasks.of(task)
         classes = dataset.classes if task == targets.tasks[0] else dataset.tasks[task]
         params = config.loss.model_dump(mode="json") if task == targets.tasks[0] else _auxiliary_loss(config, task)
-        counts = _class_counts(labels_n, repeats_n, num_classes=len(classes))
-        tasks.append((task, _criterion(params, counts, num_classes=len(classes)), float(own.weight)))
-    reconstruction = reconstruction_weight(config)
-    if len(tasks) == 1 and not reconstruction:
-        return tasks[0][1]
-    return MultiTask(tasks, reconstruction=reconstruction)
+        drawn_k, raw_k = _class_counts(labels_n, repeats_n, num_classes=len(classes))
+        losses.append(
+            TaskLoss(
+                task=task,
+                classes=tuple(classes),
+                loss=params.pop("name"),
+                params=params,
+                class_counts=drawn_k,
+                raw_class_counts=raw_k,
+                weight=float(config.tasks.of(task).weight),
+            )
+        )
+    return losses
 
 
 def _auxiliary_loss(config: StudyConfig, task: str) -> dict[str, Any]:
@@ -120,11 +158,3 @@ def _class_counts(
     drawn_k = np.rint(np.bincount(labels_n[known], weights=repeats_n[known], minlength=num_classes))
     scale = raw_k.sum() / max(1, drawn_k.sum())
     return (scale * drawn_k).tolist(), raw_k.tolist()
-
-
-def _criterion(
-    params: dict[str, Any], counts: tuple[Sequence[float], Sequence[float]], *, num_classes: int
-) -> Criterion:
-    options = dict(params)
-    name = options.pop("name")
-    return make_criterion(name, num_classes=num_classes, class_counts=counts[0], raw_class_counts=counts[1], **options)

@@ -213,7 +213,7 @@ def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fau
 
 
 def slot_cpus(resources: ResourcesConfig) -> float:
-    """CPUs of one slot: its workers, and one loading task (a whole core, or a worker's share when that is less)."""
+    """CPUs of one slot: its workers, and a core for its loading tasks (a worker's share when that is less)."""
     return resources.workers * resources.cpus_per_worker + min(1.0, resources.cpus_per_worker)
 
 

@@ -19,6 +19,7 @@ from study.data.augment import tune_malloc
 from study.data.pseudo import PSEUDO_FILE
 from study.data.sampling import Plan
 from study.distributed.deaths import kind_of, one_line
+from study.distributed.loading import TASK_CPUS
 from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
 from study.distributed.stream import StreamSettings, batch_stream
@@ -235,7 +236,7 @@ def _stream_settings(config: StudyConfig, parts: RunParts, *, seed: int) -> Stre
         policy="none" if parts.augment else config.augment.policy,
         mode=config.augment.mode,
         seed=seed,
-        task_cpus=min(1.0, config.resources.cpus_per_worker),
+        task_cpus=TASK_CPUS * min(1.0, config.resources.cpus_per_worker),
     )
 
 

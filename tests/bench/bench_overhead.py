@@ -17,6 +17,7 @@ import torch
 
 from study.config import apply_params, load_config
 from study.distributed.cluster import connected
+from study.distributed.loading import TASK_CPUS
 from study.distributed.runs import build_run, evaluate_best
 from study.distributed.stream import StreamSettings, batch_stream
 from study.ledger import Ledger, default_url
@@ -74,7 +75,7 @@ def seconds_of_training(config, spots, folder):
             policy=own.augment.policy,
             mode=own.augment.mode,
             seed=own.seed,
-            task_cpus=min(1.0, own.resources.cpus_per_worker),
+            task_cpus=TASK_CPUS,
         )
 
         def stream(start, plan=plan, settings=settings, parts=parts):

@@ -174,7 +174,7 @@ def test_stream(make_dataset, tmp_path):
     dataset = open_dataset(root)
     targets = targets_for(config, dataset)
     plan, _ = plan_run(config, dataset, seed=0, targets=targets)
-    settings = StreamSettings(root=str(root), fingerprint=dataset.fingerprint, policy="none", seed=0, task_cpus=1.0)
+    settings = StreamSettings(root=str(root), fingerprint=dataset.fingerprint, policy="none", seed=0)
     with connected():
         real = batch_stream(plan, settings, rank=0, world_size=1, start_step=0, targets=targets)
         first = next(real)

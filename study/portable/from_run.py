@@ -1,0 +1,95 @@
+"""From a run of a study to a network of its own."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from study import checkpoint
+from study.config import StudyConfig
+from study.distributed.objective import model_params, reconstruction_weight, targets_for, task_losses
+from study.distributed.runs import build_run
+from study.errors import StudyError
+from study.portable.folder import Background
+from study.portable.model import PortableModel
+from study.portable.reading import seen_in
+from study.portable.record import ModelRecord, TaskRecord
+from study.training import check_identity
+
+# Parts of a study file that say where things lie; they stay at home.
+PLACES: Final = frozenset({"root", "table", "tables", "masks", "prepared", "pretrained", "labels_from"})
+
+
+def model_of_run(
+    config: StudyConfig, directory: Path, *, seed: int, pseudo: Path | None = None, device: torch.device | None = None
+) -> PortableModel:
+    """The network of a run with its best weights.
+
+    Args:
+        config: the run's own configuration, with the trial's parameters.
+        directory: of the run.
+        seed: of the run.
+        pseudo: the file of a teacher's labels, where the study has one.
+        device: where it computes.
+
+    Raises:
+        InputError: the prepared dataset is missing or damaged.
+        StudyError: the run has no checkpoint, or one of another configuration.
+    """
+    state = checkpoint.load_best(directory)
+    if state is None:
+        raise StudyError(f"run {directory.name} has no checkpoint", "resume the study, so that the run is trained")
+    parts, plan = build_run(config, seed=seed, pseudo=pseudo)
+    check_identity(parts, state, directory)
+    dataset = parts.dataset
+    train = dataset.manifest.iloc[dataset.rows("train")]
+    targets = parts.targets or targets_for(config, dataset)
+    record = ModelRecord(
+        network=config.model.name,
+        drop_rate=config.model.drop_rate,
+        network_params=model_params(config),
+        channels=dataset.channels,
+        image_hw=dataset.image_hw,
+        tasks=tuple(
+            TaskRecord(
+                name=each.task,
+                classes=each.classes,
+                loss=each.loss,
+                params=dict(each.params),
+                class_counts=tuple(map(float, each.class_counts)),
+                raw_class_counts=tuple(map(float, each.raw_class_counts)),
+                weight=each.weight,
+            )
+            for each in task_losses(config, dataset, targets, plan=plan)
+        ),
+        reconstruction=reconstruction_weight(config),
+        preparation=dict(dataset.about["settings"]["image"]),
+        precision=config.train.precision,
+        seed=seed,
+        seen=seen_in(train),
+        origin={
+            "study": config.study,
+            "run": directory.name,
+            "best_epoch": state.best_epoch,
+            "images": len(train),
+            "patients": int(train["patient_id"].nunique()),
+            "dataset": dataset.fingerprint,
+            "study_version": version("study"),
+            "torch_version": torch.__version__,
+        },
+    )
+    return PortableModel(record, state.model, device=device)
+
+
+def background_of(config: StudyConfig, metrics: Mapping[str, float]) -> Background:
+    """What an exported folder tells of the training: all settings but places, and the metrics of the run."""
+    sections = ("data", "model", "loss", "tasks", "sampler", "augment", "optim", "train", "evaluate")
+    return Background(training=_without_places(config.model_dump(mode="json", include=set(sections))), metrics=metrics)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_places(inner) for key, inner in value.items() if key not in PLACES}
+    return [_without_places(inner) for inner in value] if isinstance(value, list) else value
