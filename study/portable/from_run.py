@@ -9,7 +9,7 @@ import torch
 
 from study import checkpoint
 from study.config import StudyConfig
-from study.distributed.objective import model_params, reconstruction_weight, targets_for, task_losses
+from study.distributed.objective import TaskLoss, model_params, reconstruction_weight, targets_for, task_losses
 from study.distributed.runs import build_run
 from study.errors import StudyError
 from study.portable.folder import Background
@@ -52,18 +52,7 @@ def model_of_run(
         network_params=model_params(config),
         channels=dataset.channels,
         image_hw=dataset.image_hw,
-        tasks=tuple(
-            TaskRecord(
-                name=each.task,
-                classes=each.classes,
-                loss=each.loss,
-                params=dict(each.params),
-                class_counts=tuple(map(float, each.class_counts)),
-                raw_class_counts=tuple(map(float, each.raw_class_counts)),
-                weight=each.weight,
-            )
-            for each in task_losses(config, dataset, targets, plan=plan)
-        ),
+        tasks=tuple(map(_task, task_losses(config, dataset, targets, plan=plan))),
         reconstruction=reconstruction_weight(config),
         preparation=dict(dataset.about["settings"]["image"]),
         precision=config.train.precision,
@@ -81,6 +70,18 @@ def model_of_run(
         },
     )
     return PortableModel(record, state.model, device=device)
+
+
+def _task(each: TaskLoss) -> TaskRecord:
+    return TaskRecord(
+        name=each.task,
+        classes=each.classes,
+        loss=each.loss,
+        params=dict(each.params),
+        class_counts=tuple(map(float, each.class_counts)),
+        raw_class_counts=tuple(map(float, each.raw_class_counts)),
+        weight=each.weight,
+    )
 
 
 def background_of(config: StudyConfig, metrics: Mapping[str, float]) -> Background:
