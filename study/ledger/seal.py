@@ -98,7 +98,7 @@ def _checksum(content: bytes) -> int:
     first = bytearray(content[:HEADER])
     for start, end in FREE:
         first[start:end] = bytes(end - start)
-    return zlib.crc32(content[HEADER:], zlib.crc32(first))
+    return zlib.crc32(memoryview(content)[HEADER:], zlib.crc32(first))
 
 
 def _number(content: bytes, offset: int) -> int:
