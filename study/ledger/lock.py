@@ -9,6 +9,7 @@ ledger and no directory.
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from typing import IO, Final
 
 from study.ledger.lock_row import LockRow
 from study.ledger.locking import BEAT_S, STALE_S, Held, LockHolder, busy, here, is_alive, taken_over
-from study.ledger.storage import server_engine
+from study.ledger.storage import file_of, server_engine
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def lock_study(
 
     Args:
         study_dir: the study's directory; its name is that of the study.
-        url: address of the ledger; a server there keeps the lock too.
+        url: address of the ledger; a server there keeps the lock too, and so does the folder of a file elsewhere.
         tell: gets a line when the lock of a driver that died is taken over.
         beat_s: seconds between two signs of life; a lock without any for 6 of them is nobody's.
 
@@ -48,20 +49,32 @@ def lock_study(
         InputError: another process holds it; the message names process, host and time.
         EnvironmentFault: the ledger's server does not answer.
     """
-    study_dir.mkdir(parents=True, exist_ok=True)
-    held = Held(here())
-    with _file_lock(study_dir, held, tell=tell, beat_s=beat_s), contextlib.ExitStack() as stack:
+    study, held = study_dir.name, Held(here())
+    formers: list[LockHolder | None] = []
+    beats: list[Callable[[], None]] = []
+    with contextlib.ExitStack() as stack:
+        for path in _lock_files(study_dir, url):
+            formers.append(stack.enter_context(_file_lock(path, study, held, beat_s=beat_s)))
+            beats.append(functools.partial(_beat_file, path, held))
         engine = server_engine(url) if url else None
-        beats = [lambda: _beat_file(study_dir / LOCK_FILE, held)]
         if engine is not None:
-            row = LockRow(engine, study_dir.name, beat_s=beat_s)
-            former = row.take(held.holder)
+            row = LockRow(engine, study, beat_s=beat_s)
+            formers.append(row.take(held.holder))
             stack.callback(row.free, held.holder)
-            if former is not None:
-                tell(taken_over(study_dir.name, former))
             beats.append(lambda: row.beat(held))
+        for former in {former.owner: former for former in formers if former is not None}.values():
+            tell(taken_over(study, former))
         stack.enter_context(_beating(beats, beat_s))
         yield held
+
+
+def _lock_files(study_dir: Path, url: str) -> list[Path]:
+    """The study's own lock file, and one beside a ledger that lies elsewhere, where other directories may use it."""
+    ledger = file_of(url) if url else None
+    own = [study_dir / LOCK_FILE]
+    if ledger is None or ledger.resolve().is_relative_to(study_dir.resolve()):
+        return own
+    return [*own, ledger.parent / f".{study_dir.name}{LOCK_FILE}"]
 
 
 def lock_holder(study_dir: Path, *, url: str = "") -> LockHolder | None:
@@ -69,14 +82,13 @@ def lock_holder(study_dir: Path, *, url: str = "") -> LockHolder | None:
 
     None when nobody does, or when nobody can tell.
     """
-    found = _holder_by_file(study_dir)
+    found = next(filter(None, map(_holder_by_file, _lock_files(study_dir, url))), None)
     if found is None and url and (engine := server_engine(url)) is not None:
         found = LockRow(engine, study_dir.name).holder()
     return found
 
 
-def _holder_by_file(study_dir: Path) -> LockHolder | None:
-    path = study_dir / LOCK_FILE
+def _holder_by_file(path: Path) -> LockHolder | None:
     try:
         file = path.open("r", encoding="utf-8")
     except FileNotFoundError:
@@ -88,31 +100,31 @@ def _holder_by_file(study_dir: Path) -> LockHolder | None:
         except BlockingIOError:
             return _read_holder(file) or LockHolder(pid=0, host="an unknown host", since="just now")
         except OSError as error:
-            logger.debug("cannot ask for the lock of %s: %s", study_dir, error)
+            logger.debug("cannot ask for the lock %s: %s", path, error)
             is_dropped = False
         holder = _read_holder(file)
     return holder if holder and is_alive(holder, age_s=_age(path), is_dropped=is_dropped) else None
 
 
 @contextlib.contextmanager
-def _file_lock(study_dir: Path, held: Held, *, tell: Tell, beat_s: float) -> Iterator[None]:
-    path = study_dir / LOCK_FILE
+def _file_lock(path: Path, study: str, held: Held, *, beat_s: float) -> Iterator[LockHolder | None]:
+    """Hold a lock file; yields the holder from whom it was taken over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         age = _age(path)
         is_locked, is_known = _acquire(file)
         former = _read_holder(file)
         if not is_locked:
-            raise busy(study_dir.name, former or LockHolder(pid=0, host="an unknown host", since="just now"))
-        if former is not None:
-            if is_alive(former, age_s=age, is_dropped=is_known, stale_s=STALE_S * beat_s / BEAT_S):
-                raise busy(study_dir.name, former, age_s=age)
-            tell(taken_over(study_dir.name, former))
+            raise busy(study, former or LockHolder(pid=0, host="an unknown host", since="just now"))
+        stale_s = STALE_S * beat_s / BEAT_S
+        if former is not None and is_alive(former, age_s=age, is_dropped=is_known, stale_s=stale_s):
+            raise busy(study, former, age_s=age)
         _write_holder(file, held.holder)
         if not is_known:
             time.sleep(SETTLE_S)
-            _check_still(path, held)
+            _check_still(path, study, held)
         try:
-            yield
+            yield former
         finally:
             if not held.is_lost:
                 file.truncate(0)
@@ -137,12 +149,12 @@ def _acquire(file: IO[str]) -> tuple[bool, bool]:
             return True, True
 
 
-def _check_still(path: Path, held: Held) -> None:
+def _check_still(path: Path, study: str, held: Held) -> None:
     with path.open("r", encoding="utf-8") as file:
         now = _read_holder(file)
     if now is not None and now.owner != held.holder.owner:
         held.lose(now)
-        raise busy(path.parent.name, now)
+        raise busy(study, now)
 
 
 def _beat_file(path: Path, held: Held) -> None:
@@ -179,7 +191,7 @@ def _beating(beats: list[Callable[[], None]], beat_s: float) -> Iterator[None]:
 
 def _age(path: Path) -> float:
     """Seconds since the file was touched, by the clock of its file system: that of a file written just now."""
-    probe = path.with_name(f"{LOCK_FILE}.{os.getpid()}.{threading.get_ident()}")
+    probe = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         touched = path.stat().st_mtime
         probe.touch()

@@ -111,6 +111,12 @@ def server_engine(url: str) -> Engine | None:
     return create_engine(address, connect_args=arguments, poolclass=NullPool) if is_server(address) else None
 
 
+def file_of(url: str) -> Path | None:
+    """The file that holds the ledger; None when a server does, or memory."""
+    address, _ = _address(url)
+    return None if is_server(address) or not address.database else Path(address.database)
+
+
 def find_study(storage: BaseStorage, name: str) -> int:
     """Optuna's id of the study called ``name``.
 

@@ -138,6 +138,18 @@ def test_file_system_without_locks_relies_on_signs_of_life(tmp_path, monkeypatch
         pass
 
 
+def test_a_ledger_file_elsewhere_has_one_driver_per_study(tmp_path):
+    """Two directories that share a ledger in a file do not run one study together; other studies there are free."""
+    url = f"sqlite:///{tmp_path / 'shared' / 'ledger.db'}"
+    with lock_study(tmp_path / "a" / "quick", url=url):
+        assert lock_holder(tmp_path / "b" / "quick", url=url).pid == os.getpid()
+        with pytest.raises(InputError, match="quick is running as"), lock_study(tmp_path / "b" / "quick", url=url):
+            pass
+        with lock_study(tmp_path / "b" / "other", url=url):
+            pass
+    assert lock_holder(tmp_path / "b" / "quick", url=url) is None
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"'])
 def test_damaged_lock_file_holds_nobody(tmp_path, content):
     """What a kill in the middle of a write leaves does not keep a study from its next driver."""
