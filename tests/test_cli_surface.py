@@ -30,7 +30,7 @@ SURFACE = {
     "evaluate": ["RUN", "--on", "--ensemble", "--out", "--json"],
     "predict": ["RUN", "FILES...", "--out", "--mc-dropout", "--ensemble"],
     "explain": ["RUN...", "--images", "--numbers", "--split", "--task", "--out"],
-    "report": ["NAME", "--out"],
+    "report": ["NAME", "--out", "--methods", "--quick"],
     "export": ["RUN", "--to", "--torchscript"],
     "doctor": ["[FILE]", "--scale", "--set"],
     "list": ["--json"],

@@ -249,13 +249,15 @@ def report(
         Path | None,
         typer.Option("--out", metavar="PLACE", help="Another folder; of losses a PNG file.", show_default=False),
     ] = None,
+    methods: Annotated[bool, typer.Option("--methods", help="The methods in words, and a checklist.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run no network: without features and maps.")] = False,
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
     """Write a study's report: one HTML page, tables (CSV, LaTeX) and figures (PNG, SVG)."""
     from study.cli.reporting import report_on
 
-    report_on(what, storage=storage, out=out)
+    report_on(what, storage=storage, out=out, quick=quick, methods=methods)
 
 
 app.command()(network_verbs.explain)

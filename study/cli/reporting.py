@@ -17,38 +17,59 @@ LOSSES: Final = "losses"
 GRADIENTS_FILE: Final = Path("losses.png")
 
 
-def report_on(what: str, *, storage: str, out: Path | None) -> None:
-    """Write a study's report, or with ``losses`` how strongly losses push a logit (figure 1 of paper alpa).
+def report_on(what: str, *, storage: str, out: Path | None, quick: bool, methods: bool) -> None:
+    """Write a study's report or methods, or with ``losses`` how strongly losses push a logit (figure 1 of paper alpa).
 
     A study that is called ``losses`` gets its report beside the gradients.
 
     Raises:
         InputError: there is no such study, or a file cannot be written.
     """
+    if methods:
+        write_study_methods(what, storage=storage, out=out)
+        return
     if what == LOSSES:
         _write_gradients(out)
         if out is not None or LOSSES not in study_names(storage):
             return
-    write_study_report(what, storage=storage, out=out)
+    write_study_report(what, storage=storage, out=out, quick=quick)
 
 
-def write_study_report(name: str, *, storage: str, out: Path | None) -> None:
-    """Write the report of a study into ``out``, or into ``report/`` in its folder.
+def write_study_report(name: str, *, storage: str, out: Path | None, quick: bool = False) -> None:
+    """Write the report of a study into ``out``, or into ``report/`` in its folder; a ``quick`` one runs no network.
 
     Raises:
         InputError: there is no such study, or ``out`` cannot be a folder.
     """
     from study.report.page.build import build_page
+    from study.report.page.inside import inside_sections
     from study.report.page.render import write_page
 
     evidence = gather(name, storage=storage)
     folder = _folder(out, evidence.directory / "report")
-    page = build_page(evidence)
+    page = build_page(evidence, inside=inside_sections(evidence, quick=quick))
     try:
         written = write_page(page, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})", "name a folder of yours: --out") from error
     typer.echo(f"{page.answer}\nwrote {written[0]} with {len(written) - 1} tables and figures", err=True)
+
+
+def write_study_methods(name: str, *, storage: str, out: Path | None) -> None:
+    """Write the methods of a study in words, and a checklist, into ``out`` or into ``report/`` in its folder.
+
+    Raises:
+        InputError: there is no such study, or ``out`` cannot be a folder.
+    """
+    from study.report.methods.write import write_methods
+
+    evidence = gather(name, storage=storage)
+    folder = _folder(out, evidence.directory / "report")
+    try:
+        written = write_methods(evidence, folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})", "name a folder of yours: --out") from error
+    typer.echo(f"wrote {', '.join(map(str, written))}", err=True)
 
 
 def gather(name: str, *, storage: str) -> "Evidence":

@@ -115,7 +115,12 @@ def write_panels(path: Path, runs: Sequence[tuple[str, Sequence[Panel]]], *, cla
 
 
 def panels_png(
-    runs: Sequence[tuple[str, Sequence[Panel]]], *, classes: Sequence[str], dpi: int = 110, form: str = "png"
+    runs: Sequence[tuple[str, Sequence[Panel]]],
+    *,
+    classes: Sequence[str],
+    dpi: int = 110,
+    form: str = "png",
+    column_in: float = 1.75,
 ) -> bytes:
     """The panels as a PNG (or, with ``form``, a JPEG): a row per image and run; original, then the map of each class.
 
@@ -130,7 +135,9 @@ def panels_png(
     rows, columns = count * len(runs), 1 + len(classes)
     aspect = float(np.median([panel.picture_hw.shape[0] / panel.picture_hw.shape[1] for panel in runs[0][1]]))
     figure = Figure(
-        figsize=(1.75 * columns + 0.3, (1.6 * aspect + 0.45) * rows), layout="constrained", facecolor="white"
+        figsize=(column_in * columns + 0.3, (0.92 * column_in * aspect + 0.45) * rows),
+        layout="constrained",
+        facecolor="white",
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -146,11 +153,11 @@ def panels_png(
 
 def _draw_row(axes: Any, panel: Panel, *, title: str, classes: Sequence[str]) -> None:
     truth = classes[panel.truth] if panel.truth >= 0 else "no label"
-    _draw_picture(axes[0], panel, f"true: {truth}")
+    _draw_picture(axes[0], panel, f"true:\n{truth}")
     axes[0].set_ylabel(title, fontsize=8)
     for k, name in enumerate(classes):
         inside = panel.attention[k].inside
-        share = "" if np.isnan(inside) else f", {inside:.0%} in breast"
+        share = "" if np.isnan(inside) else f"\n{inside:.0%} in the breast"
         _draw_picture(axes[1 + k], panel, f"{name} {panel.probs_k[k]:.2f}{share}")
         heat = panel.heats_khw[k]
         if heat.max() > 0:

@@ -14,8 +14,9 @@ def test_report_of_a_finished_study(finished):
     assert done.stderr.startswith("Trial ")
     assert "than the baseline" in text
     assert "Nothing failed." in text
+    assert "of the attribution lies inside the breast" in text
     assert (folder / "tables" / "comparison.csv").read_text().count("\n") == 3
-    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg", ".jpg"}
     written = "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
     ids = finished_ids(finished)
     assert len(ids) > 100

@@ -274,7 +274,7 @@ class TestParts:
     def test_failures(self, page, evidence):
         """Failed trials stand under their reason; retries are told."""
         (row,) = tables(page)["failures"].rows
-        assert [cell.text for cell in row] == ["the loss is not finite at step 7", "1", "trial 3"]
+        assert [cell.text for cell in row] == ["other", "the loss is not finite at step 7", "1", "3"]
         assert tables(page)["retries"].rows[0][4].text.startswith("memory ran out")
         assert section(page, "failures").finding == "1 run failed."
 

@@ -34,7 +34,8 @@ class Table:
 class Picture:
     """A figure: ``name`` is the stem of its PNG and SVG files; ``alt`` says in words what is to be seen.
 
-    Photographs have no ``svg``. A ``wide`` picture takes the whole width of the page.
+    Photographs have no ``svg``. A ``wide`` picture takes the whole width of the page; one that would be too small on a
+    phone is shown at least ``least_px`` wide, to be moved sideways.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Picture:
     png: bytes
     svg: bytes = b""
     wide: bool = False
+    least_px: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
 """What failed and why, and what it all cost."""
 
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
-from study.failures import WORDS
+from study.failures import WORDS, advice, failure_table, public_text
+from study.ledger import RunRecord
 from study.report.page.cells import count, share, word
 from study.report.page.evidence import Evidence
 from study.report.page.parts import Block, Cell, Note, Section, Table
@@ -15,40 +16,41 @@ UNTOLD: Final = "no reason was recorded"
 
 def failures_section(evidence: Evidence) -> Section:
     """Failed trials and runs by their reason, runs that needed more memory, trials that were stopped."""
-    reasons = _failed(evidence)
+    failed = failure_table(evidence.result.rows)
     blocks: list[Block] = []
-    if reasons:
+    if failed:
         rows = tuple(
-            (word(reason), count(len(runs)), word(cut(", ".join(runs), 120)))
-            for reason, runs in sorted(reasons.items(), key=lambda item: -len(item[1]))
+            (word(row.word), word(row.cause or UNTOLD), count(len(row.trials)), word(cut(", ".join(row.trials), 80)))
+            for row in failed
         )
-        columns = ("reason", "runs", "which")
-        blocks.append(Table(name="failures", caption="Runs that failed", columns=columns, rows=rows, words=(0, 2)))
+        caption, columns = "Trials that failed, by cause", ("kind", "cause", "trials", "which")
+        blocks.append(Table(name="failures", caption=caption, columns=columns, rows=rows, words=(0, 1, 3)))
+        blocks.append(Note(text=f"What can be done: {advice(failed)}."))
+    lost = [record for record in evidence.ledgered.records if record.outcome.state == "failed"]
+    blocks += [_lost_runs(lost)] if lost else []
     retries = evidence.ledgered.retries
     if retries:
         lines = tuple(
-            (word(trial), word(seed), word(WORDS[retry.kind]), count(retry.epoch), word(retry.text))
+            (word(trial), word(seed), word(WORDS[retry.kind]), count(retry.epoch), word(public_text(retry.text)))
             for (trial, seed), tried in retries.items()
             for retry in tried
         )
         names = ("trial", "seed", "after", "epoch", "why")
         caption = "Runs that were tried again"
         blocks.append(Table(name="retries", caption=caption, columns=names, rows=lines, words=(0, 1, 2, 4)))
-    num_failed = sum(map(len, reasons.values()))
+    num_failed = sum(row.state == "failed" for row in evidence.result.rows) + len(lost)
     finding = f"{num_failed} {'run' if num_failed == 1 else 'runs'} failed." if num_failed else "Nothing failed."
     blocks += _stopped(evidence)
     return Section(key="failures", title="What failed", finding=finding, blocks=tuple(blocks))
 
 
-def _failed(evidence: Evidence) -> dict[str, list[str]]:
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for row in evidence.result.rows:
-        if row.state == "failed":
-            reasons[_reason(row.reason)].append(f"trial {row.trial}")
-    for record in evidence.ledgered.records:
-        if record.outcome.state == "failed":
-            reasons[_reason(record.outcome.reason)].append(f"{record.trial} seed {record.seed} ({record.kind})")
-    return reasons
+def _lost_runs(records: Sequence[RunRecord]) -> Table:
+    lines = tuple(
+        (word(record.trial), word(record.seed), word(record.kind), word(_reason(record.outcome.reason)))
+        for record in records
+    )
+    caption, columns = "Runs of the confirmation that failed", ("trial", "seed", "run", "cause")
+    return Table(name="lost-runs", caption=caption, columns=columns, rows=lines, words=(0, 1, 2, 3))
 
 
 def _stopped(evidence: Evidence) -> list[Block]:
@@ -64,7 +66,7 @@ def _stopped(evidence: Evidence) -> list[Block]:
 
 
 def _reason(text: str) -> str:
-    return cut(" ".join(text.split()), LONGEST) or UNTOLD
+    return cut(public_text(text), LONGEST) or UNTOLD
 
 
 def cost_section(evidence: Evidence) -> Section:
