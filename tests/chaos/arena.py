@@ -27,7 +27,7 @@ TITLES = {
     "controller": ("ray::TrainController",),
     "data task": ("ray::MapBatches", "ray::Map", "ray::Read", "ray::FlatMap"),
 }
-PATIENCE_S = 420  # for the study to make progress again
+PATIENCE_S = 300  # for the study to make progress again
 FIND_S = 90  # for a process of a role to appear
 AWAY_S = 3.0  # how long a node or the server stays away
 

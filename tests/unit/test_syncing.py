@@ -12,7 +12,7 @@ from study.cli import app
 from study.cli.folders import ledger_url, store_config, stored_config
 from study.config import load_config
 from study.errors import EnvironmentFault, InputError, StudyError
-from study.ledger import Ledger, lock_study
+from study.ledger import Ledger, default_url, lock_study
 from study.retelling import retell, tracker_of
 from study.tracking import default_uri
 from study.tracking.server import make_client
@@ -44,17 +44,17 @@ def empty(tmp_path_factory):
     return folder / "mlflow.db"
 
 
-@pytest.fixture
-def storage(tmp_path, empty, monkeypatch):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, empty):
     """A study in its ledger: a complete, a pruned and a running trial, two runs that confirm, one test reading."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    file = tmp_path / "tiny.yaml"
-    file.write_text(STUDY_FILE.format(root=tmp_path))
-    config, directory = load_config(file), tmp_path / "studies" / "tiny"
+    root = tmp_path_factory.mktemp("template")
+    file = root / "tiny.yaml"
+    file.write_text(STUDY_FILE.format(root=root))
+    config, directory = load_config(file), root / "studies" / "tiny"
     directory.mkdir(parents=True)
     store_config(directory, config)
     shutil.copy(empty, directory / "mlflow.db")
-    with contextlib.closing(Ledger.open(ledger_url(directory), config=config)) as ledger:
+    with contextlib.closing(Ledger.open(default_url(directory), config=config)) as ledger:
         for number, state in enumerate(("complete", "pruned", "waiting")):
             assert ledger.next_trial().number == number
             for epoch in (1, 2):
@@ -67,6 +67,15 @@ def storage(tmp_path, empty, monkeypatch):
     predictions = directory / "runs" / "0-s0" / "predictions_val.parquet"
     predictions.parent.mkdir(parents=True)
     predictions.write_bytes(b"parquet")
+    return root / "studies"
+
+
+@pytest.fixture
+def storage(template, tmp_path, monkeypatch):
+    """A copy of the study."""
+    for name in ("MLFLOW_TRACKING_URI", "STUDY_LEDGER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(template, tmp_path / "studies")
     return tmp_path / "studies"
 
 
@@ -138,6 +147,7 @@ def test_another_store_gets_all_and_the_first_one_keeps_its_place(storage, tmp_p
     assert contents(storage / "tiny" / "mlflow.db") == first
 
 
+@pytest.mark.long
 def test_a_lost_journal_is_written_anew_and_doubles_nothing(storage):
     """Without its journal a study finds its runs in MLflow again, and adds only what they lack."""
     sync(storage)
