@@ -1,26 +1,22 @@
 """The verb explain: where networks look, as panels and as numbers."""
 
-import contextlib
 import csv
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
-from study.cli.folders import known_rows, open_ledger, stored_config, study_directory
+from study.cli.folders import study_directory
 from study.cli.invocation import INVOCATION
+from study.cli.run_names import find_runs
 from study.errors import InputError
 
 if TYPE_CHECKING:
-    from study.config import StudyConfig
     from study.explain.looking import AttentionSummary
     from study.explain.opening import OpenRun
-    from study.types import TrialRow
 
-RUN: Final = re.compile(r"(?P<study>[^/]+)(/(?P<trial>\d+|baseline)(-s(?P<seed>\d+))?)?")
 COLUMNS: Final = ("run", "class", "images", "share_in_breast", "hits", "images_with_lesions", "hit_rate", "low", "high")
 
 
@@ -67,43 +63,16 @@ def explain_runs(
 def _open(name: str) -> "tuple[str, OpenRun]":
     from study.explain.opening import open_run
 
-    parts = RUN.fullmatch(name)
-    if parts is None:
-        raise InputError(
-            f"{name!r} is no run; expected STUDY, STUDY/TRIAL or STUDY/TRIAL-sSEED", "quickstart/4-s0, for example"
-        )
-    directory = study_directory(parts["study"], INVOCATION.storage)
-    config = stored_config(directory)
-    rows = known_rows(config, directory)
-    trial = parts["trial"] or _best_trial(rows, config.mode, name)
-    row = next((row for row in rows if row.trial == trial), None)
-    if row is None and trial != "baseline":
-        raise InputError(f"study {parts['study']!r} has no trial {trial}", f"it has trials 0 to {len(rows) - 1}")
-    seeds = row.seeds if row is not None else (config.confirm.seeds if config.confirm else (config.seed,))
-    seed = int(parts["seed"]) if parts["seed"] else seeds[0]
-    params = dict(row.params) if row is not None else {}
-    fingerprint = _fingerprint(config, directory)
-    return name, open_run(directory, config, trial, seed=seed, params=params, fingerprint=fingerprint)
-
-
-def _fingerprint(config: "StudyConfig", directory: Path) -> str:
-    """Of the data that the study was run with; empty while it has not begun."""
-    from study.standing import DATASET
-
-    ledger = open_ledger(config, directory)
-    if ledger is None:
-        return ""
-    with contextlib.closing(ledger):
-        return str(ledger.stage(DATASET) or "")
-
-
-def _best_trial(rows: "Sequence[TrialRow]", mode: str, name: str) -> str:
-    from study.standing import ranked_complete
-
-    best = ranked_complete(rows, mode=mode)
-    if not best:
-        raise InputError(f"study {name!r} has no complete trial", f"name one that has begun: {name}/0")
-    return best[0].trial
+    run = find_runs(name, storage=INVOCATION.storage)[0]
+    return name, open_run(
+        run.study_directory,
+        run.study_config,
+        run.trial,
+        seed=run.seed,
+        fold=run.fold,
+        params=run.params,
+        fingerprint=run.fingerprint,
+    )
 
 
 def _check_same_data(runs: "Sequence[OpenRun]", task: str) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import difflib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from study.cli.folders import open_ledger, stored_config, study_directory
 from study.cli.invocation import program, storage_option
@@ -14,19 +16,29 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
     from study.portable import PortableModel
 
-BASELINE = "baseline"
-FORMS = "expected STUDY (its best trial), STUDY/TRIAL, STUDY/TRIAL-sSEED, or an exported folder"
+BASELINE: Final = "baseline"
+FORMS: Final = "expected STUDY (its best trial), STUDY/TRIAL, STUDY/TRIAL-sSEED, or an exported folder"
+RUN: Final = re.compile(r"(?P<trial>\d+|baseline)-(f(?P<fold>\d+)-)?s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundRun:
-    """A run of a study: its own configuration, directory and seed; ``metrics`` are those that the ledger kept."""
+    """A run of a study: directory, trial and seed.
+
+    ``study_config`` is the study's, ``config`` the run's own, with the trial's ``params``; ``metrics`` are those that
+    the ledger kept, ``fingerprint`` is that of the data that the study was run with.
+    """
 
     name: str
+    study_config: "StudyConfig"
     config: "StudyConfig"
     directory: Path
+    trial: str
     seed: int
+    fold: int
+    params: dict[str, Any]
     metrics: dict[str, float]
+    fingerprint: str
 
     @property
     def study_directory(self) -> Path:
@@ -35,36 +47,48 @@ class FoundRun:
 
 
 def find_runs(text: str, *, storage: str, all_seeds: bool = False) -> list[FoundRun]:
-    """The run that ``text`` names, or with ``all_seeds`` those of all seeds of its trial.
+    """The run that ``text`` names, or with ``all_seeds`` those of all seeds (and folds) of its trial.
 
     Raises:
         InputError: there is no such study, trial or run; the message lists the nearest.
     """
+    from study.config import apply_params
+
     name, _, wanted = text.strip("/").partition("/")
     directory = study_directory(name, storage)
     config = stored_config(directory)
-    params, metrics, best = _trials(config, directory, storage=storage)
-    trained = {path.name: path for path in sorted((directory / "runs").glob("*-s*")) if (path / "checkpoints").is_dir()}
-    trial, _, seed = (wanted or best).rpartition("-s") if "-s" in wanted else (wanted or best, "", "")
-    runs = [run for run in trained if run.rpartition("-s")[0] == trial and (not seed or run == wanted)]
-    if not runs or (trial not in params and trial != BASELINE):
-        near = difflib.get_close_matches(wanted, [*trained, *params], n=3, cutoff=0.3)
+    known = _known(config, directory, storage=storage)
+    trained = _trained(directory)
+    wanted = wanted or known.best
+    trial = RUN.fullmatch(wanted)["trial"] if RUN.fullmatch(wanted) else wanted  # type: ignore[index]  # it matches
+    runs = [run for run, parts in trained.items() if parts["trial"] == trial and wanted in (trial, run)]
+    if not runs or (trial not in known.params and trial != BASELINE):
+        near = difflib.get_close_matches(wanted, [*trained, *known.params], n=3, cutoff=0.3)
         fix = f"did you mean {' or '.join(f'{name}/{each}' for each in near)}?" if near else FORMS
         raise InputError(f"study {name} has no trained run {wanted!r}", fix)
-    runs.sort(key=lambda run: int(run.rpartition("-s")[2]))
-    from study.config import apply_params
-
-    own = apply_params(config, params.get(trial, {}))
+    params = dict(known.params.get(trial, {}))
     return [
         FoundRun(
             name=f"{name}/{run}",
-            config=own,
-            directory=trained[run],
-            seed=int(run.rpartition("-s")[2]),
-            metrics=metrics.get(run, {}),
+            study_config=config,
+            config=apply_params(config, params),
+            directory=directory / "runs" / run,
+            trial=trial,
+            seed=int(trained[run]["seed"]),
+            fold=int(trained[run]["fold"] or 0),
+            params=params,
+            metrics=known.metrics.get(run, {}),
+            fingerprint=known.fingerprint,
         )
         for run in (runs if all_seeds else runs[:1])
     ]
+
+
+def _trained(directory: Path) -> dict[str, re.Match[str]]:
+    """Runs of a study that have checkpoints, by the name of their folder, in the order of trial, seed and fold."""
+    found = {path.parent.name: RUN.fullmatch(path.parent.name) for path in (directory / "runs").glob("*/checkpoints")}
+    parts = [(run, match) for run, match in found.items() if match]
+    return dict(sorted(parts, key=lambda each: (each[1]["trial"], int(each[1]["seed"]), int(each[1]["fold"] or 0))))
 
 
 def find_models(text: str, *, storage: str, all_seeds: bool = False) -> "list[PortableModel]":
@@ -88,15 +112,25 @@ def model_of(run: FoundRun) -> "PortableModel":
     from study.portable.from_run import model_of_run
 
     pseudo = run.study_directory / PSEUDO_FILE if run.config.pseudo else None
-    return model_of_run(run.config, run.directory, seed=run.seed, pseudo=pseudo)
+    return model_of_run(
+        run.config, run.directory, seed=run.seed, fold=run.fold, fingerprint=run.fingerprint, pseudo=pseudo
+    )
 
 
-def _trials(
-    config: "StudyConfig", directory: Path, *, storage: str
-) -> tuple[dict[str, Any], dict[str, dict[str, float]], str]:
-    """Parameters by trial, metrics by run, and the best trial."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What the ledger knows: parameters by trial, metrics by run, the best trial, the data's fingerprint."""
+
+    params: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, dict[str, float]]
+    best: str
+    fingerprint: str
+
+
+def _known(config: "StudyConfig", directory: Path, *, storage: str) -> _Known:
     from study.config import mode_of
-    from study.standing import ranked_complete
+    from study.standing import DATASET, ranked_complete
+    from study.types import RunKey
 
     ledger = open_ledger(config, directory)
     if ledger is None:
@@ -104,9 +138,16 @@ def _trials(
             f"study {config.study} has not begun", f"{program()} resume {config.study}{storage_option(storage)}"
         )
     with contextlib.closing(ledger):
-        rows, records = ledger.rows(), ledger.run_records()
-    metrics = {f"{row.trial}-s{row.seeds[0]}": dict(row.metrics) for row in rows if row.seeds}
+        rows, records, fingerprint = ledger.rows(), ledger.run_records(), str(ledger.stage(DATASET) or "")
+    metrics: dict[str, dict[str, float]] = {}
+    for row in rows:
+        for run in row.runs:  # whose value alone the ledger keeps apart
+            value = {} if run.value is None else {config.metric: run.value}
+            metrics[f"{row.trial}-{RunKey(seed=run.seed, fold=run.fold).name}"] = value
+        if not row.runs and row.seeds:
+            metrics[f"{row.trial}-{RunKey(seed=row.seeds[0]).name}"] = dict(row.metrics)
     for record in records:
-        metrics.setdefault(f"{record.trial}-s{record.seed}", {}).update(record.outcome.metrics)
+        metrics.setdefault(f"{record.trial}-{RunKey(seed=record.seed).name}", {}).update(record.outcome.metrics)
     complete = ranked_complete(rows, mode=config.mode, modes=[mode_of(metric) for metric in config.metrics])
-    return {row.trial: row.params for row in rows}, metrics, complete[0].trial if complete else ""
+    best = complete[0].trial if complete else ""
+    return _Known(params={row.trial: row.params for row in rows}, metrics=metrics, best=best, fingerprint=fingerprint)

@@ -17,6 +17,7 @@ from study.errors import InputError, StudyError
 from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
 from study.training import check_identity
+from study.types import RunKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ def open_run(
     trial: str,
     *,
     seed: int,
+    fold: int = 0,
     params: Mapping[str, Any],
     fingerprint: str = "",
 ) -> OpenRun:
@@ -66,6 +68,7 @@ def open_run(
         config: of the study, without the trial's parameters.
         trial: its number as text, or ``baseline``.
         seed: of the run.
+        fold: of the run; 0 where there are no folds.
         params: of the trial.
         fingerprint: of the data that the study was run with.
 
@@ -73,15 +76,20 @@ def open_run(
         InputError: there is no such run, or the data is not that of the study.
         StudyError: its checkpoint is damaged or was trained with another configuration.
     """
-    directory = study_dir / "runs" / f"{trial}-s{seed}"
+    directory = study_dir / "runs" / f"{trial}-{RunKey(seed=seed, fold=fold).name}"
     if not directory.is_dir():
         known = sorted(path.name for path in (study_dir / "runs").glob("*-s*"))
         raise InputError(
             f"study {study_dir.name} has no run {directory.name}", f"its runs are {', '.join(known) or 'none yet'}"
         )
-    pseudo = study_dir / PSEUDO_FILE
+    labels = study_dir / PSEUDO_FILE
+    pseudo = labels if labels.exists() else None
     parts, _ = build_run(
-        apply_params(config, params), seed=seed, fingerprint=fingerprint, pseudo=pseudo if pseudo.exists() else None
+        apply_params(config, params),
+        seed=seed,
+        fold=fold,
+        fingerprint=fingerprint,
+        pseudo=pseudo,
     )
     state = checkpoint.load_best(directory)
     if state is None:
@@ -91,5 +99,5 @@ def open_run(
     parts.network.load_state_dict(state.model)
     network = parts.network.to(device).eval()
     criterion = parts.criterion.to(device)
-    title = f"{trial if trial == 'baseline' else f'trial {trial}'}, seed {seed}"
+    title = f"{trial if trial == 'baseline' else f'trial {trial}'}, {f'fold {fold}, ' if fold else ''}seed {seed}"
     return OpenRun(title=title, network=network, criterion=criterion, dataset=parts.dataset, device=device)

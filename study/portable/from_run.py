@@ -23,7 +23,14 @@ PLACES: Final = frozenset({"root", "table", "tables", "masks", "prepared", "pret
 
 
 def model_of_run(
-    config: StudyConfig, directory: Path, *, seed: int, pseudo: Path | None = None, device: torch.device | None = None
+    config: StudyConfig,
+    directory: Path,
+    *,
+    seed: int,
+    fold: int = 0,
+    fingerprint: str = "",
+    pseudo: Path | None = None,
+    device: torch.device | None = None,
 ) -> PortableModel:
     """The network of a run with its best weights.
 
@@ -31,6 +38,8 @@ def model_of_run(
         config: the run's own configuration, with the trial's parameters.
         directory: of the run.
         seed: of the run.
+        fold: of the run; 0 where there are no folds.
+        fingerprint: of the data that the study was run with; empty takes what is there.
         pseudo: the file of a teacher's labels, where the study has one.
         device: where it computes.
 
@@ -41,7 +50,7 @@ def model_of_run(
     state = checkpoint.load_best(directory)
     if state is None:
         raise StudyError(f"run {directory.name} has no checkpoint", "resume the study, so that the run is trained")
-    parts, plan = build_run(config, seed=seed, pseudo=pseudo)
+    parts, plan = build_run(config, seed=seed, fold=fold, fingerprint=fingerprint, pseudo=pseudo)
     check_identity(parts, state, directory)
     dataset = parts.dataset
     train = dataset.manifest.iloc[dataset.rows("train")]
