@@ -30,6 +30,7 @@ def shown(source: str) -> str:
 
 
 def test_there_are_four():
+    """The docs name them by their numbers."""
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
 
 
