@@ -42,6 +42,7 @@ from study.ledger.storage import answered, close_storage, find_study, open_stora
 from study.ledger.table import row_of
 from study.types import RunOutcome, TrialRow
 
+METRIC_NAMES: Final = "study:metric_names"
 FOREIGN: Final = "the trial was put into the ledger by another program"
 
 
@@ -231,6 +232,8 @@ class Ledger(RunningTrials):
             kept = {**wanted, "startup_trials": startup_of(self.budget)}
             if not self._read_only:
                 self.record_stage("search_settings", kept)
+                # Where Optuna looks for them, so that its dashboard calls the objectives by their names.
+                self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, list(self.metrics))
         found = {key: value for key, value in kept.items() if key in ("metric", "mode", "metrics")}
         if found != wanted:
             raise InputError(

@@ -136,6 +136,65 @@ def test_conditions_that_cannot_be(condition, words):
     assert words in caught.value.message
 
 
+KINDS = (
+    {"loss.name": "focal", "loss.gamma": 2.0, "model.pretrained": True},
+    {"loss.name": "emd", "model.pretrained": False},
+    {"loss.name": "focal", "loss.gamma": 3, "model.pretrained": True},
+)
+
+
+def kinds() -> list[TrialRow]:
+    """Three trials with text, numbers, truth values, an absent parameter and an undefined metric."""
+    return [
+        made_row(str(n), 0.5 + n / 10, 1.0, params=params, metrics={"val/mcc": float("nan") if n == 1 else 0.3})
+        for n, params in enumerate(KINDS)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "trials"),
+    [
+        (["loss.gamma=null"], "1"),
+        (["loss.gamma!=null"], "02"),
+        (["loss.gamma!=2"], "12"),
+        (["loss.gamma>=2", "loss.gamma<3"], "0"),
+        (["loss.gamma = 2.0"], "0"),
+        (["loss.name='emd'"], "1"),
+        (["loss.name=corn"], ""),
+        (["model.pretrained=True"], "02"),
+        (["val/mcc=nan"], "1"),
+        (["val/mcc>0.1", "loss.name==focal", "trial!=0"], "2"),
+        (["data.segments=['source']"], "012"),
+        (["optim.lr=1e-3"], "012"),
+        (["value>0.55", "value<=0.6"], "1"),
+    ],
+)
+def test_conditions_of_every_kind(conditions, trials):
+    """Text, numbers, truth values or what is absent compare in another way than people mean."""
+    fixed = {"optim.lr": 0.001, "data.segments": ["source"]}
+    assert "".join(row.trial for row in filtered(kinds(), conditions, fixed)) == trials
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("loss.gamma=two", "the value is a number, 'two' is none"),
+        ("model.pretrained=1", "the value is true or false"),
+        ("model.pretrained>0", "the value is true or false"),
+        ("loss.name>3", "the value is text (emd, focal)"),
+        ("value>nan", "'nan' is no number"),
+        ("value>0.5 and trial=1", "no number"),
+        ("loss.name=", "expected NAME=VALUE"),
+        ("", "expected NAME=VALUE"),
+    ],
+)
+def test_conditions_of_another_kind(condition, words):
+    """A comparison that nothing can meet filters everything away in silence."""
+    with pytest.raises(InputError) as caught:
+        filtered(kinds(), [condition], {})
+    assert words in caught.value.message
+
+
 def test_per_cost(storage):
     """The order by cost is not the metric per device-hour, or the cost is not that of the epochs."""
     rows = asked(storage, "--top", "12", "--per-cost")

@@ -118,6 +118,16 @@ def test_table(tmp_path):
     assert "nan" not in path.read_text()
 
 
+def test_table_of_costs(tmp_path):
+    """What a trial has cost is not in the table, or stands below another heading."""
+    dear = replace(RESULT.rows[0], seconds=12.3456, device_seconds=24.5, images=4096)
+    path = write_search_table(replace(RESULT, rows=(dear,)), tmp_path / "search.csv")
+    with path.open(newline="") as file:
+        first, *_, baseline = csv.DictReader(file)
+    assert [first[name] for name in ("seconds", "device_seconds", "images")] == ["12.346", "24.5", "4096"]
+    assert (baseline["trial"], baseline["images"], baseline["test_seeds"]) == ("baseline", "", "3")
+
+
 def test_report_does_not_import_pyplot(tmp_path):
     """Drawing a figure leaves pyplot, and with it any window system, unloaded."""
     code = (
