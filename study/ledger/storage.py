@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from study.errors import EnvironmentFault, InputError
+from study.ledger.glance import looked_at
 from study.ledger.postgresql import is_server, shown, with_driver
 from study.ledger.seal import UNSEAL, check_file, seal
 
@@ -83,10 +84,12 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         options = {"pool_pre_ping": True, "connect_args": arguments}
     plain = address.render_as_string(hide_password=False)
     try:
-        # Optuna fills in {SCHEMA_VERSION}; braces of ours have to be doubled.
-        backend = RDBStorage(
-            plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
-        )
+        backend = looked_at(plain, options) if is_file and not create else None
+        if backend is None:
+            # Optuna fills in {SCHEMA_VERSION}; braces of ours have to be doubled.
+            backend = RDBStorage(
+                plain.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create
+            )
         backend.url = backend._version_manager.url = shown(address)  # noqa: SLF001 - it would go into pickles as it is
         return optuna.storages.get_storage(backend)
     except (ImportError, NoSuchModuleError) as error:

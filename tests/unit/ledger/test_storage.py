@@ -1,6 +1,10 @@
 """Opening, reading beside the writer, and databases that do not answer."""
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from optuna.storages import RDBStorage
 
 from study.errors import EnvironmentFault, InputError, StudyError
 from study.ledger import Ledger, default_url
+from study.ledger.glance import looked_at
 from study.ledger.storage import is_on_network
 from study.types import RunOutcome
 
@@ -203,3 +208,28 @@ def test_a_search_that_is_over_is_not_touched(tmp_path, tools):
     assert again.left() == 0
     again.close()
     assert (tmp_path / "ledger.db").read_bytes() == before
+
+
+def test_looking_at_a_file_loads_no_migrations(tmp_path, tools):
+    """Whoever only looks waits for what makes tables, sees other trials, or is fooled by tables of another release."""
+    url, config = default_url(tmp_path), tools.make_config(trials=2)
+    ledger = Ledger.open(url, config=config)
+    while (trial := ledger.next_trial()) is not None:
+        tools.run_trial(ledger, trial, 4)
+    written = ledger.rows()
+    ledger.close()
+    before = (tmp_path / "ledger.db").read_bytes()
+    code = (
+        "import sys; from study.ledger.storage import open_storage, find_study;"
+        "storage = open_storage(sys.argv[1], create=False);"
+        "print(len(storage.get_all_trials(find_study(storage, 'quick'))), 'alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+    reader = Ledger.open(url, config=config, read_only=True)
+    assert reader.rows() == written
+    reader.close()
+    assert (tmp_path / "ledger.db").read_bytes() == before
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as other, other:
+        other.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    assert looked_at(url, {}) is None
