@@ -33,7 +33,7 @@ from study.ledger import Ledger
 from study.ledger.asking import ended
 from study.ledger.creating import create_trial
 from study.ledger.records import epoch_to_json
-from study.ledger.table import epoch_key
+from study.ledger.several import epoch_key
 from study.tracking import Tracker, default_uri
 from study.types import EpochResult, RunOutcome
 
