@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FILE ?= search_spaces/quickstart.yaml
-QUICK := tests/unit tests/contracts tests/test_*.py
+QUICK := tests $(addprefix --ignore=tests/,ray e2e gpu chaos bench)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos clean
@@ -67,7 +67,7 @@ long-studies: setup
 	$(PYTEST) -q -m "long and e2e" tests/e2e
 
 long-rest: setup
-	$(PYTEST) -q -m "long and not gpu" $(QUICK) tests/ray
+	$(PYTEST) -q -m "long and not e2e and not gpu" tests --ignore=tests/gpu --ignore=tests/chaos --ignore=tests/e2e
 
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py
