@@ -193,6 +193,7 @@ def confirm_rows(values):
 
 def read_on_test(value):
     metrics = {"test/auroc_macro": value, "test/f1_macro": value - 0.2, "test/grade_mae": 1 - value}
+    metrics["test/task/density/auroc_macro"] = value - 0.1
     return RunOutcome(state="complete", metrics=metrics)
 
 
@@ -227,6 +228,7 @@ def evidence(tmp_path_factory, make_dataset):
         image_kind="FFDM", laterality="L", age=45.0 + place % 30,
     )  # fmt: skip
     lost = manifest.iloc[:5].assign(drop_reason="BI-RADS 3", label=pd.NA, shard=None, split=None)
+    lost.loc[lost.index[4], "drop_reason"] = "cannot read /data/MEIER^ANNA/lostpatient00004.dcm"
     lost = lost.assign(
         image_id=[f"lostimage{i:07d}" for i in range(5)], patient_id=[f"lostpatient{i:05d}" for i in range(5)]
     )

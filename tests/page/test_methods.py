@@ -33,7 +33,7 @@ def test_numbers_of_the_study(evidence):
     told = methods_of(evidence)
     assert list(told) == HEADINGS
     assert "96 images of 48 patients were used: site_a with 48 images" in told["Data"]
-    assert "Of 101 images in the sources 5 were excluded: 5 for 'BI-RADS 3'." in told["Data"]
+    assert "5 were excluded: 4 for 'BI-RADS 3' and 1 for 'cannot read <path>'." in told["Data"]
     manifest = evidence.data.dataset.manifest
     sizes = manifest["split"].value_counts()
     assert f"training {sizes['train']} images of" in told["Labels and splits"]

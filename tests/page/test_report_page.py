@@ -81,6 +81,7 @@ class TestPage:
         planted = {str(name) for column in ("image_id", "patient_id") for name in manifest[column]}
         assert len(planted) > 100
         assert [name for name in planted if name in text] == []
+        assert "MEIER" not in text
         assert "malignant" in text
 
     @pytest.mark.parametrize("width", [390, 1280])
@@ -184,6 +185,12 @@ class TestComparison:
         assert table.rows[0][1].text.startswith("0.660 ± 0.010 (")
         assert [row[0].text for row in table.rows] == ["trial 4", "trial 1", "baseline"]
 
+    def test_tasks(self, page):
+        """Auxiliary tasks have a table of their own, undefined metrics a dash."""
+        table = tables(page)["tasks-test"]
+        assert [cell.text for cell in table.rows[0]] == ["density", "trial 4", "0.760 ± 0.010", "-", "-", "-"]
+        assert len(table.rows) == 3
+
     def test_patients(self, evidence):
         """The paired difference is the mean over seeds of macro areas, and its interval comes from whole patients."""
         first, second = (list(arm.test.values()) for arm in (evidence.chosen, evidence.baseline))
@@ -266,7 +273,7 @@ class TestParts:
     def test_flow(self, page, evidence):
         """Exclusions are counted by reason, and the boxes add up."""
         flow = section(page, "data").blocks[0]
-        assert flow.steps[0].leaving == (("BI-RADS 3", 5),)
+        assert flow.steps[0].leaving == (("BI-RADS 3", 4), ("cannot read <path>", 1))
         assert flow.steps[0].detail.startswith("101 images")
         assert flow.steps[1].detail.startswith("96 images")
         assert flow.steps[-1].detail == f"{len(evidence.chosen.test[0].labels_n)} images"
@@ -333,6 +340,7 @@ class TestFiles:
         assert r"a\&b\_c\textbackslash{}d & \textbf{0.5 $\pm$ 0.1} \\" in text
         assert r"\caption{50 \% of a\_b \& c}" in text
         assert r"\begin{tabular}{lr}" in text
+        assert escaped("↑ ↓ …") == r"$\uparrow$ $\downarrow$ \ldots{}"
         assert escaped("#{}~^$") == r"\#\{\}\textasciitilde{}\textasciicircum{}\$"
 
     def test_csv(self):

@@ -8,6 +8,7 @@ from study.config import StudyConfig
 from study.data.augment_spec import PIXEL_DROPOUT_RATE, SPECS, Spec
 from study.data.manifest import usable_rows
 from study.data.summary import SPLITS
+from study.failures import public_text
 from study.models.inputs import GREY_MEAN, GREY_SD
 from study.report.page.evidence import Evidence
 from study.report.words import and_list
@@ -80,7 +81,7 @@ def _exclusions(manifest: pd.DataFrame) -> str:
     dropped = manifest.loc[~usable_rows(manifest), "drop_reason"]
     if dropped.empty:
         return "No image was excluded."
-    reasons = [f"{images:,} for {reason!r}" for reason, images in dropped.value_counts().items()]
+    reasons = [f"{images:,} for {reason!r}" for reason, images in dropped.map(public_text).value_counts().items()]
     return f"Of {len(manifest):,} images in the sources {len(dropped):,} were excluded: {and_list(reasons)}."
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import study
 from study.errors import StudyError
+from study.failures import public_text
 from study.report.page.again import again_section
 from study.report.page.answer import answer, compared, metric_name
 from study.report.page.comparing import comparison_section
@@ -67,7 +68,7 @@ def _made(parts: Sequence[tuple[str, str, Callable[[Evidence], Section]]], evide
         try:
             found.append(make(evidence))
         except StudyError as error:
-            note = Note(text=error.message, kind="warning", command=error.fix)
+            note = Note(text=public_text(error.message), kind="warning", command=public_text(error.fix))
             found.append(Section(key=key, title=title, finding="This part could not be made.", blocks=(note,)))
     return found
 

@@ -26,6 +26,9 @@ _SPECIAL: Final = {
     "±": r"$\pm$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "…": r"\ldots{}",
 }
 _SPECIAL_PATTERN: Final = re.compile("|".join(map(re.escape, _SPECIAL)))
 _DASH: Final = "-"

@@ -61,6 +61,7 @@ def comparison_section(evidence: Evidence) -> Section:
         return Section(key="comparison", title="Comparison", finding="Nothing is confirmed yet.", blocks=(note,))
     blocks: list[Block] = [_main_table(evidence), Pictures(pictures=(_dots_picture(evidence),))]
     blocks += _other_metrics(evidence)
+    blocks += _other_tasks(evidence)
     blocks += _by_patients(evidence)
     blocks += [_comparators(evidence)] if result.comparators else []
     if all(row.trial != BASELINE for row in result.confirmed):
@@ -201,6 +202,30 @@ def _scores(evidence: Evidence, name: str) -> dict[str, _Score]:
 
 def _is_testable(trial: str, sample: Sequence[float], base: Sequence[float]) -> bool:
     return trial != BASELINE and len(sample) > 1 and len(base) > 1
+
+
+def _other_tasks(evidence: Evidence) -> list[Block]:
+    """Auxiliary tasks of the same networks; they are told, and not tested against anything."""
+    keys = {key for record in evidence.ledgered.records for key in record.outcome.metrics}
+    tasks = sorted({key.split("/")[2] for key in keys if key.startswith("test/task/")} - {"reconstruction"})
+    shown = ("auroc_macro", "f1_macro", "qwk", "grade_mae")
+    rows = []
+    for task in tasks:
+        found = {name: _scores(evidence, f"task/{task}/{name}") for name in shown}
+        for row in confirm_ranked(evidence.result):
+            scores = [found[name][row.trial] for name in shown]
+            rows.append((word(task), word(_title(row)), *(mean_sd(score.mean, score.sd) for score in scores)))
+    if not rows:
+        return []
+    return [
+        Table(
+            name="tasks-test",
+            caption="Auxiliary tasks of the same networks on the test split: mean ± SD over seeds",
+            columns=("task", "", *(SHORT[name] for name in shown)),
+            rows=tuple(rows),
+            words=(0, 1),
+        )
+    ]
 
 
 def _by_patients(evidence: Evidence) -> list[Block]:

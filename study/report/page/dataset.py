@@ -7,6 +7,7 @@ import pandas as pd
 
 from study.data.manifest import usable_rows
 from study.data.summary import SPLITS, ManifestSummary, describe_manifest
+from study.failures import public_text
 from study.report.page.cells import count, share, word
 from study.report.page.evidence import Data, Evidence
 from study.report.page.parts import Block, Cell, Flow, FlowStep, Note, Section, Table
@@ -69,7 +70,7 @@ def _sizes(rows: pd.DataFrame) -> str:
 
 
 def _reasons(reasons: "pd.Series[str]") -> tuple[tuple[str, int], ...]:
-    sizes = reasons.value_counts()
+    sizes = reasons.map(public_text).value_counts()
     found = [(str(reason), int(images)) for reason, images in sizes.iloc[:TOP_REASONS].items()]
     rest = int(sizes.iloc[TOP_REASONS:].sum())
     return (*found, *([(f"{len(sizes) - TOP_REASONS} other reasons", rest)] if rest else []))
@@ -137,6 +138,7 @@ def _exclusions(data: Data, manifest: pd.DataFrame) -> Table | Note:
         return Note(
             text=f"Nothing was excluded: every image was readable and had a label. Files in quarantine: {held}."
         )
+    dropped = dropped.assign(drop_reason=dropped["drop_reason"].map(public_text))
     sizes = dropped.groupby(["source", "drop_reason"], sort=False).size().reset_index(name="images")
     totals = manifest.groupby("source").size()
     rows = tuple(

@@ -13,6 +13,7 @@ from study.explain.features import Embedding, embed
 from study.explain.looking import AttentionSummary, looks, summarise
 from study.explain.opening import OpenRun, open_run
 from study.explain.panels import panel_rows, panels_of, panels_png
+from study.failures import public_text
 from study.report.page.cells import between, count, share, word
 from study.report.page.drawing import COLOURS, FAINT, picture
 from study.report.page.evidence import UNKNOWN, Arm, Evidence
@@ -40,7 +41,7 @@ def inside_sections(evidence: Evidence, *, quick: bool = False) -> list[Section]
         try:
             runs += [_open(evidence, arm)] if arm is not None else []
         except StudyError as error:
-            reason = error.message.splitlines()[0]
+            reason = public_text(error.message)
             if not runs:
                 break
     if not runs:
@@ -58,7 +59,7 @@ def _guarded(make, runs: list[OpenRun], key: str) -> Section:  # type: ignore[no
     try:
         found: Section = make(runs)
     except StudyError as error:
-        return _missing(key, title, f"{error.message}.", command="")
+        return _missing(key, title, f"{public_text(error.message)}.", command="")
     return found
 
 
