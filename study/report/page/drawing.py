@@ -37,7 +37,9 @@ _STYLE: Final[dict[str, Any]] = {
     "xtick.labelsize": 9.0,
     "ytick.labelsize": 9.0,
     "legend.fontsize": 8.5,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "svg.hashsalt": "study",  # equal figures are equal files
     "svg.fonttype": "path",
 }

@@ -53,7 +53,14 @@ def history_picture(evidence: Evidence) -> Picture:
 
 def _dots(axes: Axes, rows: Sequence[TrialRow], *, colour: str, label: str, mark: str) -> None:
     if rows:
-        axes.plot([int(r.trial) for r in rows], [r.value or 0.0 for r in rows], mark, color=colour, label=label)
+        axes.plot(
+            [int(r.trial) for r in rows],
+            [r.value or 0.0 for r in rows],
+            mark,
+            color=colour,
+            label=label,
+            markersize=_size(rows),
+        )
 
 
 def curves_picture(evidence: Evidence) -> Picture:
@@ -72,6 +79,7 @@ def curves_picture(evidence: Evidence) -> Picture:
                 row.curve,
                 color=COLOURS[place] if is_named else FAINT,
                 linewidth=2.2 if place == 0 else 1.2,
+                alpha=1.0 if is_named or len(rows) < 20 else 0.35,
                 linestyle="-" if row.state == "complete" else "--",
                 label=f"trial {row.trial}" if is_named and place < 6 else None,
             )
@@ -133,7 +141,14 @@ def _slice(evidence: Evidence, name: str, rows: Sequence[TrialRow], *, number: i
         for state, mark in MARKS.items():
             part = [i for i, row in enumerate(rows) if row.state == state]
             colour = COLOURS[0] if state == "complete" else FAINT
-            axes.plot([places[i] for i in part], [rows[i].value or 0.0 for i in part], mark, color=colour, label=state)
+            axes.plot(
+                [places[i] for i in part],
+                [rows[i].value or 0.0 for i in part],
+                mark,
+                color=colour,
+                label=state,
+                markersize=_size(rows),
+            )
         axes.legend(loc="best")
 
     return picture(
@@ -189,6 +204,11 @@ def parallel_picture(evidence: Evidence, names: Sequence[str], *, logs: set[str]
         size=WIDE if len(shown) > 1 else NARROW,
         grid=False,
     )
+
+
+def _size(rows: Sequence[TrialRow]) -> float:
+    """Marks of many trials are small."""
+    return 6.0 if len(rows) < 60 else 3.5
 
 
 def _scale(rows: Sequence[TrialRow], name: str, *, is_log: bool) -> Any:
