@@ -94,11 +94,11 @@ def answer(evidence: Evidence) -> tuple[str, str]:
             f"Trial {best.trial} ({params_text(best.params) or 'the study file as it is'}) is the best so far: "
             f"{metric_name(result.metric)} {number(row.value)} on validation, with one seed."
         )
-        return text, f"Nothing is confirmed: the search has chosen on these images. `{confirm}` repeats it with seeds."
+        return text, f"Nothing is confirmed: the search has chosen on these images. To repeat it with seeds: {confirm}"
     if result.confirmed:
         text = f"{_subject(result.confirmed[0])}: {metric_name(test_metric(result))} {_interval(result.confirmed[0])}."
         return text, "There is no confirmed baseline, so no difference can be judged: set confirm.baseline to true."
-    return "No trial is complete yet.", f"`{evidence.command('resume')}` goes on."
+    return "No trial is complete yet.", f"Go on with: {evidence.command('resume')}"
 
 
 def _of_comparison(evidence: Evidence, found: Comparison) -> tuple[str, str]:
