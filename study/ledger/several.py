@@ -72,8 +72,9 @@ def run_outcomes(trial: FrozenTrial, keys: Sequence[RunKey]) -> dict[RunKey, Run
 
 def stopped(over: RunOutcome) -> RunOutcome:
     """How a run ends that was stopped because its trial was over."""
-    reason = f"stopped with its trial: {over.reason}" if over.reason else "stopped with its trial"
-    return RunOutcome(state="failed" if over.state == "failed" else "pruned", reason=reason)
+    if over.state != "failed":
+        return RunOutcome(state="pruned")
+    return RunOutcome(state="failed", reason=f"stopped with its trial: {over.reason}")
 
 
 def to_do(trial: FrozenTrial, keys: Sequence[RunKey]) -> tuple[LedgerRun, ...]:

@@ -8,7 +8,7 @@ from study.report.page.evidence import Arm, Evidence
 from study.report.ranking import BASELINE, SIGNIFICANT, test_metric
 from study.report.words import number, params_text, probability
 from study.stats import welch
-from study.types import ConfirmRow
+from study.types import ConfirmRow, TrialRow
 
 NAMES: Final = {
     "auroc_macro": "macro AUROC",
@@ -92,13 +92,21 @@ def answer(evidence: Evidence) -> tuple[str, str]:
         row = next(row for row in result.rows if row.trial == best.trial)
         text = (
             f"Trial {best.trial} ({params_text(best.params) or 'the study file as it is'}) is the best so far: "
-            f"{metric_name(result.metric)} {number(row.value)} on validation, with one seed."
+            f"{metric_name(result.metric)} {number(row.value)} on validation, {_of_runs(row)}."
         )
         return text, f"Nothing is confirmed: the search has chosen on these images. To repeat it with seeds: {confirm}"
     if result.confirmed:
         text = f"{_subject(result.confirmed[0])}: {metric_name(test_metric(result))} {_interval(result.confirmed[0])}."
         return text, "There is no confirmed baseline, so no difference can be judged: set confirm.baseline to true."
     return "No trial is complete yet.", f"Go on with: {evidence.command('resume')}"
+
+
+def _of_runs(row: TrialRow) -> str:
+    if not row.runs:
+        return "with one seed"
+    kind = "folds" if row.runs[0].fold else "seeds"
+    sd = "" if math.isnan(row.sd) else f" (SD {number(row.sd)})"
+    return f"the mean of {len(row.runs)} {kind}{sd}"
 
 
 def _of_comparison(evidence: Evidence, found: Comparison) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from study.config import SearchConfig
 from study.ledger.importance import Importance, Reasons, reasons_of
 from study.report.page.answer import metric_name
-from study.report.page.cells import count, metric, share, word
+from study.report.page.cells import count, mean_sd, metric, share, word
 from study.report.page.evidence import Evidence
 from study.report.page.parts import Block, Note, Picture, Pictures, Section, Table
 from study.report.page.search_figures import (
@@ -125,7 +125,7 @@ def _trials_table(evidence: Evidence) -> Table:
             word(rank if row.state == "complete" else ""),
             word(row.trial),
             word(params_text(row.params) or "as in the study file"),
-            metric(_finite(row)),
+            mean_sd(_finite(row), row.sd) if row.runs else metric(_finite(row)),
             count(row.epochs),
             word(row.state if row.is_feasible else f"{row.state}, misses a constraint"),
         )
@@ -138,7 +138,12 @@ def _trials_table(evidence: Evidence) -> Table:
         columns=("rank", "trial", "parameters", metric_name(result.metric), "epochs", "state"),
         rows=rows,
         words=(2, 5),
-        note=f"{rest} more trials are in search.csv." if rest > 0 else "",
+        note=" ".join(
+            [
+                *(["± is the SD over the runs of a trial."] if any(row.runs for row in order) else []),
+                *([f"{rest} more trials are in search.csv."] if rest > 0 else []),
+            ]
+        ),
     )
 
 

@@ -58,7 +58,8 @@ def _stopped(evidence: Evidence) -> list[Block]:
     missed = [row.trial for row in evidence.result.rows if row.state == "complete" and not row.is_feasible]
     blocks: list[Block] = []
     if pruned:
-        epochs, whole = sum(row.epochs for row in pruned), len(pruned) * evidence.config.train.epochs
+        planned = evidence.config.train.epochs * len(evidence.config.run_keys)
+        epochs, whole = sum(row.epochs for row in pruned), len(pruned) * planned
         blocks.append(Note(text=f"{len(pruned)} trials were pruned, after {epochs} of {whole} epochs."))
     if missed:
         blocks.append(Note(text=f"{len(missed)} complete trials miss a constraint: {', '.join(missed)}."))
