@@ -33,13 +33,23 @@ def ray_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def scratch_of(folder):
+    """The files that Tune and Ray Train keep while a study runs, pickles among them."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it goes with its run
+            found[path] = path.read_bytes()
+    return found
+
+
 def test_the_address_of_the_ledger_reaches_no_file_and_no_worker(tmp_path, server, ray_folder, cli, small_file):
     """Of a whole study on a server with a password, nothing that is kept or started holds password or URL."""
     changes = ("study=secret", "search.trials=1", "train.epochs=2", "confirm.seeds=[0]")
     words = [word for change in changes for word in ("--set", change)]
     env = {"STUDY_LEDGER_URL": server.url, "RAY_TMPDIR": str(ray_folder)}
-    process, workers = cli.start("run", str(small_file), *words, env=env), {}
+    process, workers, scratch = cli.start("run", str(small_file), *words, env=env), {}, {}
     while process.poll() is None:
+        scratch |= scratch_of(cli.folder / "studies" / "secret" / ".scratch")
         workers |= {pid: (title(pid), environment(pid)) for pid in descendants(process.pid)}
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.3)
@@ -47,6 +57,8 @@ def test_the_address_of_the_ledger_reaches_no_file_and_no_worker(tmp_path, serve
     assert process.returncode == 0, printed
     assert len(workers) > 5
     assert [name for name, text in workers.values() if PASSWORD in text] == []
+    assert scratch
+    assert [path for path, content in scratch.items() if PASSWORD.encode() in content] == []
 
     directory = cli.folder / "studies" / "secret"
     with sqlite3.connect(directory / "mlflow.db") as database:
