@@ -15,7 +15,7 @@ from study.config.losses import LossConfig
 from study.config.paths import find
 from study.config.rules import View, advice, rule_faults
 from study.config.searching import loss_variants, space_faults
-from study.distributed.objective import _class_counts, _criterion
+from study.distributed.objective import TaskLoss, _class_counts
 from study.errors import InputError
 from study.losses import LOSS_PARAMS, LOSSES, make_criterion
 from study.losses.label_tables import BETA_SHAPES
@@ -202,18 +202,31 @@ def test_no_double_correction(view):
     assert not rule_faults(view.replaced({"strict": True}))
 
 
+def criterion_of(params, counts):
+    """The loss of a run's deciding task."""
+    own = {key: value for key, value in params.items() if key != "name"}
+    loss = TaskLoss(
+        task="birads3",
+        classes=("a", "b", "c"),
+        loss=params["name"],
+        params=own,
+        class_counts=counts[0],
+        raw_class_counts=counts[1],
+        weight=1.0,
+    )
+    return loss.criterion()
+
+
 def test_counts_of_a_run():
     """The loss sees counts of all epochs instead of one, or raw counts where those of the sampler were meant."""
     labels_n = np.array([0] * 60 + [1] * 30 + [2] * 10 + [-1] * 5)
     repeats_n = np.array([1.0] * 60 + [2.0] * 30 + [6.0] * 10 + [0.0] * 5) * 20  # every class is drawn 1200 times
     counts = _class_counts(labels_n, repeats_n, num_classes=3)
     params = section(name="ldam", drw=True, drw_beta=0.99).model_dump(mode="json")
-    criterion = _criterion(params, counts, num_classes=3)
+    criterion = criterion_of(params, counts)
     rarity = np.array([60, 30, 10]) ** -0.25
     assert criterion.margin_k.tolist() == pytest.approx((0.5 * rarity / rarity.max()).tolist())
     assert criterion.deferred_weight_k.tolist() == pytest.approx([1.0, 1.0, 1.0])
     raw = section(name="cb", beta=0.99, class_weight_source="raw").model_dump(mode="json")
     expected = (1 - 0.99) / (1 - 0.99 ** np.array([60, 30, 10]))
-    assert _criterion(raw, counts, num_classes=3).class_weight_k.tolist() == pytest.approx(
-        (3 * expected / expected.sum()).tolist()
-    )
+    assert criterion_of(raw, counts).class_weight_k.tolist() == pytest.approx((3 * expected / expected.sum()).tolist())
