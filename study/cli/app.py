@@ -19,7 +19,8 @@ Examples:
   study run search_spaces/periodic/two_segments.yaml --scale small    a paper's experiment on phantoms, in minutes
   study resume quickstart                         go on where it stopped
   study best quickstart --yaml > best.yaml        the best configuration as a study file
-  study status quickstart --json                  where it stands, for scripts
+  study status quickstart --watch                 where it stands, until it ends
+  study compare quickstart other                  what differs, and is it real?
 
 \b
 Exit codes: 0 done, 1 failed, 2 bad input, 3 something missing on this machine, 130 interrupted."""
@@ -32,10 +33,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 100},
 )
 
 
-@app.command()
+@app.command(short_help="Make the dataset that a study file asks for.")
 def prepare(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = Path("study.yaml"),
     *,
@@ -57,7 +59,7 @@ def prepare(
     prepare_file(file, scale=scale, overrides=overrides or (), dry_run=dry_run, preview=preview, plan=plan)
 
 
-@app.command()
+@app.command(short_help="Run a study file: prepare, search, confirm.")
 def run(
     file: File,
     *,
@@ -79,7 +81,7 @@ def run(
         run_file(file, storage=storage, overrides=overrides or (), scale=scale)
 
 
-@app.command()
+@app.command(short_help="Go on with a study, also with a larger budget.")
 def resume(
     name: Name,
     *,
@@ -99,7 +101,7 @@ def resume(
     resume_study(name, storage=storage, overrides=overrides or (), trials=trials, space=space)
 
 
-@app.command()
+@app.command(short_help="Repeat the best trials with several seeds.")
 def confirm(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> None:
     """Repeat the best trials of a finished search with several seeds and read the test split."""
     from study.cli.running import confirm_study
@@ -107,7 +109,7 @@ def confirm(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> 
     confirm_study(name, storage=storage)
 
 
-@app.command()
+@app.command(short_help="Show where a study stands, once or as it goes on.")
 def status(
     name: Name,
     *,
@@ -125,10 +127,11 @@ def status(
 
 
 @app.command(
+    short_help="Write MLflow anew from ledger and journal.",
     epilog="""\b
 Examples:
   study sync quickstart                           what MLflow lacks, or all of it
-  MLFLOW_TRACKING_URI=http://mlflow:5000 study sync quickstart      into another, empty store"""
+  MLFLOW_TRACKING_URI=http://mlflow:5000 study sync quickstart      into another, empty store""",
 )
 def sync(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> None:
     """Write MLflow anew from ledger and journal; what is there already is not doubled."""
@@ -137,7 +140,7 @@ def sync(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> Non
     sync_study(name, storage=storage)
 
 
-@app.command("list")
+@app.command("list", short_help="List the studies.")
 def list_studies(*, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
     """List the studies: state, trials, best value, and when something happened last."""
     from study.cli.listing import show_list
@@ -145,7 +148,7 @@ def list_studies(*, json: Json = False, storage: Storage = STORAGE, debug: Debug
     show_list(storage, as_json=json)
 
 
-@app.command()
+@app.command(short_help="Show the best trials, or write them as study files.")
 def best(  # noqa: PLR0913 - one for each option
     name: Name,
     *,
@@ -176,7 +179,7 @@ def best(  # noqa: PLR0913 - one for each option
     show_best(name, storage=storage, top=top, form=form, where=where or (), per_cost=per_cost)
 
 
-@app.command()
+@app.command(short_help="Put studies side by side; is a difference real?")
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="NAME NAME...", help="Studies; the first is the reference.")],
     *,
@@ -190,7 +193,7 @@ def compare(
     show_compare(names, storage=storage, as_json=json)
 
 
-@app.command()
+@app.command(short_help="Print the end of a study's log.")
 def logs(
     name: Name,
     *,
@@ -204,7 +207,7 @@ def logs(
     show_logs(name, storage=storage, lines=lines)
 
 
-@app.command()
+@app.command(short_help="Check this machine, and a study file with its data.")
 def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = None,
     *,
@@ -239,7 +242,7 @@ def stop() -> None:
     _not_yet("stop")
 
 
-@app.command()
+@app.command(short_help="Write a study's report: a page, tables, figures.")
 def report(
     what: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of a study; losses: gradients.", show_default=False)

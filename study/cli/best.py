@@ -38,13 +38,13 @@ def show_best(
         InputError: there is no such study, or a condition cannot be read.
         StudyError: a study file was asked for and no trial is complete.
     """
-    from study.config import flat_values
+    from study.config import given_values
     from study.console.best_tables import best_text
     from study.report.filters import filtered
     from study.report.ranking import per_cost_ranked
 
     config, result, add_runs = _read(name, storage)
-    rows = filtered(result.rows, where, flat_values(config)) if where else list(result.rows)
+    rows = filtered(result.rows, where, given_values(config)) if where else list(result.rows)
     rows = per_cost_ranked(rows, mode=result.mode) if per_cost else rows
     result = replace(result, rows=tuple(rows))
     shown = rows[: top or (1 if form == "yaml" else DEFAULT_TOP)]

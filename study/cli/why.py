@@ -16,7 +16,7 @@ def show_why(name: str, *, storage: str, where: Sequence[str], as_json: bool) ->
     Raises:
         InputError: there is no such study, it searches nothing, or a condition cannot be read.
     """
-    from study.config import flat_values
+    from study.config import given_values
     from study.console.why_tables import why_text
     from study.ledger.importance import reasons_of
     from study.report.filters import filtered
@@ -26,7 +26,7 @@ def show_why(name: str, *, storage: str, where: Sequence[str], as_json: bool) ->
     if config.search is None:
         raise InputError(f"study {name!r} searches nothing", "only a search can tell which parameters mattered")
     with looking(found) as looker:
-        rows = filtered(looker.brief().rows, where, flat_values(config))
+        rows = filtered(looker.brief().rows, where, given_values(config))
     reasons = reasons_of(rows, config.search.space, mode=config.mode)
     if as_json:
         print_json(asdict(reasons))

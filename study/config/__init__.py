@@ -4,7 +4,15 @@
 so that others can add theirs before ``raise_faults`` stops with all of them at once.
 """
 
-from study.config.changes import apply_params, changed_paths, config_yaml, flat_values, is_budget, without_search
+from study.config.changes import (
+    apply_params,
+    changed_paths,
+    config_yaml,
+    flat_values,
+    given_values,
+    is_budget,
+    without_search,
+)
 from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConfig
 from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
@@ -75,6 +83,7 @@ __all__ = [
     "config_warnings",
     "config_yaml",
     "flat_values",
+    "given_values",
     "is_budget",
     "load_config",
     "mode_of",

@@ -70,6 +70,15 @@ def flat_values(config: StudyConfig) -> dict[str, Any]:
     return dict(_flat(raw, ""))
 
 
+def given_values(config: StudyConfig) -> dict[str, Any]:
+    """What a trial has beside its own parameters: the file's values by path, None at every path that is searched.
+
+    A searched parameter that a trial does not have was switched off there by others, whatever the file says.
+    """
+    nodes = config.search.space.nodes if config.search is not None else ()
+    return flat_values(config) | dict.fromkeys(path for node in nodes for path in node.provides)
+
+
 def _flat(raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in raw.items():
         if isinstance(value, Mapping):

@@ -110,6 +110,8 @@ def test_where(storage):
     assert asked(storage, "--where", "optim.name = sgd") == []
     gamma = asked(storage, "--top", "12", "--where", "loss.gamma>0")
     assert [row for row in everything if "loss.gamma" in row["params"]] == gamma
+    assert asked(storage, "--top", "12", "--where", "loss.gamma=null") == emd
+    assert asked(storage, "--where", "loss.name=emd", "--where", "loss.gamma=null", "--top", "1") == emd[:1]
 
 
 @pytest.mark.parametrize(
