@@ -106,6 +106,23 @@ def retry_note(retries: Sequence[Retry]) -> str:
     return f"tried again {len(retries)} times ({told}); last: {retries[-1].text}"
 
 
+def last_words(kind: FailureKind, reason: str, *, tries: int, parts: int) -> str:
+    """Why a run has failed, when it is not tried again."""
+    if kind == "out_of_memory":
+        again = f", also with {parts} times as many micro-batches" if parts > 1 else ""
+        return f"out of memory{again}: {reason}"
+    if kind == "bad_configuration" or tries == 1:
+        return reason
+    return f"{reason}; {tries} times without an epoch in between"
+
+
+def retry_words(kind: FailureKind, reason: str, *, turn: str, parts: int) -> str:
+    """Why a run is tried again, and how."""
+    if kind == "out_of_memory":
+        return f"out of memory, tried again with {parts} times as many micro-batches of the same batch ({reason})"
+    return f"{reason}; tried again from its last checkpoint ({turn})"
+
+
 def _shape(reason: str) -> str:
     return re.sub(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", public_text(reason))
 

@@ -16,7 +16,7 @@ from study.config.changes import (
 from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConfig
 from study.config.data import DataConfig, LabelsConfig, SplitConfig, SplitsConfig
 from study.config.faults import raise_faults
-from study.config.fields import checkpoint_interval
+from study.config.fields import checkpoint_interval, span_seconds
 from study.config.load import PartialStudy, check_study_file, config_warnings, load_config
 from study.config.losses import CornConfig, CrossEntropyConfig, EmdConfig, FocalConfig, LossConfig
 from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
@@ -90,5 +90,6 @@ __all__ = [
     "raise_faults",
     "searched_values",
     "settable_paths",
+    "span_seconds",
     "without_search",
 ]

@@ -70,6 +70,19 @@ def checkpoint_interval(text: str) -> tuple[float, int] | None:
     return (seconds, steps) if seconds or steps else None
 
 
+def _as_span(text: str) -> str:
+    if span_seconds(text) is not None:
+        return text
+    raise expected("a time as '90 seconds', '10 minutes' or '2 hours'")
+
+
+def span_seconds(text: str) -> float | None:
+    """Seconds of ``90 seconds``, ``10 minutes`` or ``2 hours``, more than 0; None for any other text."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) (second|minute|hour)s?", text)
+    seconds = float(found[1]) * {"second": 1, "minute": 60, "hour": 3600}[found[2]] if found else 0.0
+    return seconds or None
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -214,6 +227,7 @@ def _rule_faults(name: str, rule: object) -> list[tuple[str, str]]:
 
 Slug = Annotated[str, AfterValidator(_as_slug)]
 Every = Annotated[str, AfterValidator(_as_every)]
+Span = Annotated[str, AfterValidator(_as_span)]
 Text = Annotated[str, AfterValidator(_as_text)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

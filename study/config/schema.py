@@ -28,6 +28,7 @@ from study.config.fields import (
     Seed,
     Slug,
     Space,
+    Span,
     Text,
     Times,
     Weights,
@@ -248,12 +249,16 @@ class ConfirmConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """Per run: workers (ranks), GPUs and CPUs of each; ``concurrent`` runs side by side, auto fills the cluster."""
+    """Per run: workers (ranks), GPUs and CPUs of each; ``concurrent`` runs side by side, auto fills the cluster.
+
+    ``wait`` (``90 seconds``, ``10 minutes``, ``2 hours``) is how long a study that has no room for any run waits.
+    """
 
     workers: Count = 1
     gpus_per_worker: NotNegative = 0.0
     cpus_per_worker: Positive = 1.0
     concurrent: Concurrent = "auto"
+    wait: Span = "10 minutes"
 
 
 class StudyConfig(Section):

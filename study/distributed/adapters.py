@@ -73,6 +73,10 @@ class RunTrainable(Trainable):
 class Desk(Protocol):
     """The study's side of a search, as the adapters see it."""
 
+    @property
+    def width(self) -> int:
+        """How many trials may go on at a time."""
+
     def next_job(self) -> Job | None:
         """The next trial to run, or ``None`` when the budget is spent or the study is being stopped."""
 
@@ -104,7 +108,9 @@ class LedgerSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial as Tune's config, or FINISHED."""
+        """The next trial as Tune's config, None while all slots have one, or FINISHED."""
+        if len(self._jobs) >= self._desk.width:
+            return None
         job = self._desk.next_job()
         if job is None:
             return Searcher.FINISHED

@@ -23,6 +23,7 @@ QUIET_S: Final = 0.5
 RAY_ENVIRONMENT: Final = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a study file keep their meaning in workers
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed after half a second instead of two
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # room was found before; who lost it to others looks again
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less per slot
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger and MLflow hold the results
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's own snapshots are never read back
@@ -175,15 +176,24 @@ def _without_secrets() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def capacity() -> Capacity:
-    """What the connected cluster has; call inside ``connected``."""
+def own_node_resource() -> str:
+    """The resource that only nodes of this process's address have, ``node:10.0.0.1``; call inside ``connected``."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    here = ray.get_runtime_context().get_node_id()
+    nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    return next(name for name in nodes[here] if name.startswith("node:") and not name.startswith("node:__"))
+
+
+def capacity(without: Collection[str] = ()) -> Capacity:
+    """What the connected cluster has, but for some nodes; call inside ``connected``."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in alive if node["NodeID"] not in without]
     return Capacity(
-        cpus=float(total.get("CPU", 0.0)),
-        gpus=float(total.get("GPU", 0.0)),
+        cpus=sum(float(node.get("CPU", 0.0)) for node in nodes),
+        gpus=sum(float(node.get("GPU", 0.0)) for node in nodes),
         node_cpus=max((float(node.get("CPU", 0.0)) for node in nodes), default=0.0),
         node_gpus=max((float(node.get("GPU", 0.0)) for node in nodes), default=0.0),
         address=os.environ.get("RAY_ADDRESS", "local"),

@@ -15,7 +15,7 @@ from study.types import Event, RunOutcome, RunSpec
 PREDICTIONS: Final = "predictions_test.parquet"
 
 
-def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
+def run_confirm(search: Search, pool: SlotPool) -> None:
     """Train what is missing of every (candidate, seed), then read the test split for each and record that."""
     confirm = search.config.confirm
     candidates = choose_candidates(search.config, search.ledger.rows())
@@ -23,9 +23,10 @@ def run_confirm(search: Search, pool: SlotPool, *, concurrent: int) -> None:
         return
     stage = _Stage(search, candidates, confirm)
     stage.tell()
-    run_directly(pool, stage.missing_training(), concurrent=concurrent, on_event=stage.on_training, stop=search.stop)
+    missing = stage.missing_training()
+    run_directly(pool, missing, concurrent=pool.most, on_event=stage.on_training, stop=search.stop)
     if not search.stop.is_set():
-        run_directly(pool, stage.missing_tests(), concurrent=concurrent, on_event=stage.on_test, stop=search.stop)
+        run_directly(pool, stage.missing_tests(), concurrent=pool.most, on_event=stage.on_test, stop=search.stop)
     if confirm.ensemble and not search.stop.is_set():
         stage.average()
 

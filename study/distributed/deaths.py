@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from study.errors import InputError, TrainingFault
@@ -56,7 +57,7 @@ class DeathWatch(WorkerGroupCallback):
         """Name the cause before Ray Train starts the workers again, which it may not do on a node that is gone.
 
         Raises:
-            SlotLost: a node is gone. Ray Train then ends, and the pool finds out what the cluster still has room for.
+            SlotLost: a node is gone, or the slot has to go. Ray Train ends, and the pool looks for what still has room.
         """
         errors: Mapping[int, BaseException] = worker_group_status.errors
         if not errors:
@@ -64,8 +65,8 @@ class DeathWatch(WorkerGroupCallback):
         kind, text = cause_of(errors.values())
         if kind == "crash" and any(is_gone(self._nodes.get(rank, "")) for rank in errors):
             kind, text = "preempted", "the node of a worker is gone"
-        ray.get(self._switchboard.lose.remote(self._slot, kind, text))
-        if kind == "preempted":
+        is_dismissed = ray.get(self._switchboard.lose.remote(self._slot, kind, text))
+        if kind == "preempted" or is_dismissed:
             raise SlotLost(text)
 
 
@@ -101,12 +102,23 @@ def kind_of(error: BaseException) -> FailureKind:
     return "bad_configuration" if isinstance(own, DETERMINISTIC) else "crash"
 
 
+def lost_its_place(error: BaseException) -> bool:
+    """Whether a slot ended because its node is gone, or because its workers found no place: no fault of its own."""
+    ended = getattr(error, "controller_failure", error)
+    return isinstance(ended, SlotLost | WorkerGroupStartupTimeoutError)
+
+
 def is_gone(node_id: str) -> bool:
     """Whether a node of the cluster is dead, or does not answer although the cluster has not noticed yet."""
-    nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
-    node = nodes.get(node_id)
-    if node is None:
-        return False
+    return any(node["NodeID"] == node_id and _is_silent(node) for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def gone_nodes() -> set[str]:
+    """All nodes of which `is_gone` holds."""
+    return {node["NodeID"] for node in ray.nodes() if _is_silent(node)}  # type: ignore[no-untyped-call]
+
+
+def _is_silent(node: Mapping[str, Any]) -> bool:
     if not node["Alive"]:
         return True
     with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ NEEDS_ALL_CLASSES: Final = frozenset(
     for name in ("auroc_macro", "f1_macro", "balanced_accuracy", "precision_macro", "recall_macro", "specificity_macro")
 )
 
-
+MOST_SLOTS: Final = 1000
 WEIGHS_BY_COUNT: Final = ("cb", "ldam")  # losses that need counts of classes by their nature
 
 
@@ -236,14 +236,17 @@ def count_slots(config: StudyConfig, available: Capacity) -> int:
         raise InputError(
             f"{faults[0].path}: {faults[0].message}", "lower it in the study file, or use a larger cluster"
         )
+    return max(1, min(fitting_slots(config.resources, available), most_slots(config)))
+
+
+def most_slots(config: StudyConfig) -> int:
+    """Slots that a study may come to have: what its file asks for, or one for each run."""
     if config.resources.concurrent != "auto":
         return int(config.resources.concurrent)
-    runs = config.num_trials * len(config.run_keys) or fitting_slots(
-        config.resources, available
-    )  # 0: only time ends the search
+    runs = config.num_trials * len(config.run_keys) or MOST_SLOTS  # 0: only time ends the search
     if config.confirm is not None:
         runs = max(runs, len(config.confirm.seeds))
-    return max(1, min(fitting_slots(config.resources, available), runs))
+    return min(runs, MOST_SLOTS)
 
 
 def _too_large(resources: ResourcesConfig, available: Capacity, where: str) -> str:

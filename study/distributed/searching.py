@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from study.config import StudyConfig, apply_params
 from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrainable
+from study.distributed.cluster import own_node_resource
 from study.distributed.slots import SlotPool
 from study.distributed.specs import RETRY_ROOM, Job, artifacts, make_spec, on_fold, run_directory
 from study.ledger import Ledger, LedgerRun, LedgerTrial
@@ -17,7 +18,7 @@ from study.tracking import Tracker
 from study.types import EpochResult, Event, Retry, RunOutcome, RunSpec, TrialRow
 
 Observe = Callable[[Event], None]
-MANY: Final = 1_000_000  # trials, where only time or a target ends the search
+MANY: Final = 1_000_000
 MAX_LOST: Final = 10  # trials whose follower died, before the study is stopped
 
 
@@ -36,6 +37,15 @@ class Search:
     lost: int = 0
     _trials: dict[str, LedgerTrial] = field(default_factory=dict)
     _begun: set[str] = field(default_factory=set)
+
+    @property
+    def width(self) -> int:
+        """Trials that may go on at a time: one in each slot that there is now.
+
+        Where nothing stops trials, slots are shared by as few trials as fill them: each is sooner known to the next.
+        """
+        slots = 1 if self.pool is None else self.pool.width
+        return slots if self.is_pruned else math.ceil(slots / len(self.config.run_keys))
 
     def next_job(self) -> Job | None:
         """The next trial, adopted or new; None when no further one begins, and its slots are free for other runs."""
@@ -224,29 +234,28 @@ def ended_event(spec: RunSpec, outcome: RunOutcome, *, metric: str) -> Event:
     )
 
 
-def run_search(search: Search, pool: SlotPool, *, concurrent: int, remaining: int, scratch: Path) -> None:
-    """Run the ``remaining`` trials, or fewer when the study is stopped or no slot is left."""
+def run_search(search: Search, pool: SlotPool, *, scratch: Path) -> None:
+    """Run the trials that are left, or fewer when the study is stopped or no slot is left."""
     from ray import tune
 
     jobs: dict[str, Job] = {}
     search.pool = pool
-    # Where nothing stops trials, the slots are shared by as few trials as fill them: each is sooner known to the next.
-    of_runs = len(search.config.run_keys)
-    side_by_side = concurrent if search.is_pruned else math.ceil(concurrent / of_runs)
 
     def refuse(job: Job) -> None:
         pool.switchboard.drop.remote(job.trial)
 
     trainable = tune.with_parameters(RunTrainable, switchboard=pool.switchboard)
-    # Memory of one byte: Tune wants a request that is not empty, and the trial's actor needs no CPU of its own.
-    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 1.0}]))
+    # Memory of one byte: Tune wants a request that is not empty, and the trial's actor needs no CPU of its own. It
+    # stays on the driver's node, so that no other node takes the follower of a trial along.
+    bundle = {"CPU": 0.0, "memory": 1.0, own_node_resource(): 1e-4}
+    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([bundle]))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(search, jobs),
             scheduler=LedgerScheduler(search, jobs, refuse),
-            num_samples=(remaining if search.ledger.budget else MANY) + MAX_LOST,
-            max_concurrent_trials=side_by_side,
+            num_samples=MANY,  # the searcher knows when it is enough
+            max_concurrent_trials=pool.most,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),

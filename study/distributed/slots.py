@@ -5,6 +5,7 @@ A ``TorchTrainer`` for every trial costs about ten seconds of new processes and 
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -16,42 +17,81 @@ from typing import Any, Final
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.config import ResourcesConfig
+from study.distributed.cluster import Capacity, capacity
+from study.distributed.deaths import DeathWatch, gone_nodes, lost_its_place
+from study.distributed.preflight import fitting_slots
+from study.distributed.room import find_room, lacking, remove_group
 from study.distributed.switchboard import Switchboard
 from study.errors import StudyError
 from study.types import RunSpec
 
 logger = logging.getLogger(__name__)
 
-MAX_STARTS: Final = 4  # times that one slot is started before it is given up
+MAX_STARTS: Final = 4  # times that one slot is started without an epoch in between, before it is given up
 MAX_DEATHS: Final = 8  # times that Ray Train starts the workers of a slot again
 POLL_S: Final = 1.0
+LOOK_S: Final = 2.0  # between two looks at what the cluster has
+LEAN_LOOKS: Final = 3  # looks in a row without any room, before it is waited for in earnest
+WAIT_S: Final = 600.0
+GRACE_S: Final = 60.0  # for workers that are being started when the wait is over
+DOUBT_S: Final = 60.0  # after a slot has lost its place
 LEFT: Final = "left"  # the loop ended by itself: the study is over, or the worker has grown
+PARKED: Final = "parked"  # the cluster has no room for the slot
 
 
 class SlotPool:
     """A number of slots that serve one switchboard; replaced when they break, closed together.
 
     Each slot is a ``TorchTrainer`` whose ``fit`` blocks a thread of this process: a process of its own for that would
-    import torch and Ray Train for half of a slot's cold start.
+    import torch and Ray Train for half of a slot's cold start. Slots come and go with the cluster: up to ``most`` are
+    started while there is room, and one that finds none waits for it, or goes when there are others.
 
     Attributes:
-        failure: why the last slot was given up; empty while there is one.
+        failure: why no slot can work any more; empty while one can.
+        lacks_room: it is room in the cluster that was missing for ``wait_s`` seconds.
+        most: slots that there may be.
     """
 
     def __init__(
-        self, count: int, *, workers: int, cpus_per_worker: float, gpus_per_worker: float, scratch: Path
+        self,
+        count: int,
+        *,
+        workers: int,
+        cpus_per_worker: float,
+        gpus_per_worker: float,
+        scratch: Path,
+        most: int | None = None,
+        wait_s: float = WAIT_S,
+        tell: Callable[[str], None] = logger.warning,
     ) -> None:
         self.switchboard = _start_actor(Switchboard, max_concurrency=10_000)
-        self._workers, self._cpus, self._gpus, self._scratch = workers, cpus_per_worker, gpus_per_worker, scratch
-        self._starts = dict.fromkeys(range(count), 0)
+        self._resources = ResourcesConfig(
+            workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
+        )
+        self._scratch, self._wait_s, self._tell = scratch, wait_s, tell
+        self.most = count if most is None else most
+        self.failure, self.lacks_room = "", False
+        self._starts: dict[int, int] = {}
+        self._epochs: dict[int, int] = {}
         self._fits: dict[int, threading.Thread] = {}
+        self._seeking: set[int] = set()
+        self._parked: set[int] = set()
+        self._without_room_since: float | None = None
+        self._was_too_wide, self._lean_looks = False, 0
+        self._lost_at, self._last_end = -math.inf, ""
+        self._looked = time.monotonic()
         self._ended: queue.Queue[tuple[int, str]] = queue.Queue()
         self._closing = threading.Event()
-        self.failure = ""
         for slot in range(count):
             self._start(slot)
         self._watcher = threading.Thread(target=self._watch, name="slot-watcher", daemon=True)
         self._watcher.start()
+
+    @property
+    def width(self) -> int:
+        """Slots that there are now: as many runs go on at a time."""
+        return max(1, len(self._fits))
 
     def interrupt(self) -> None:
         """Ask every run to save a checkpoint and end, and start no other."""
@@ -59,7 +99,7 @@ class SlotPool:
 
     def open_room(self) -> None:
         """No further trial begins: idle slots may take runs that were held back; with one slot there is none idle."""
-        if len(self._starts) > 1:
+        if self.most > 1:
             self.switchboard.open_room.remote()
 
     def abandon(self, trial: str) -> None:
@@ -70,18 +110,21 @@ class SlotPool:
             self.failure = f"the switchboard between driver and workers died ({type(error).__name__})"
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """End the loops and wait for the worker groups to leave; what has not left by then dies with the driver."""
+        """End the loops and wait for the worker groups to leave; what has not left by then gives its places back."""
         self._closing.set()
         self._watcher.join(POLL_S * 2)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.switchboard.close.remote())
         deadline = time.monotonic() + timeout_s
-        for thread in self._fits.values():
+        for thread in list(self._fits.values()):
             thread.join(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ray.exceptions.RayError):
+            for slot in [slot for slot, thread in self._fits.items() if thread.is_alive()]:
+                self._give_back(slot)
         ray.kill(self.switchboard)
 
     def _start(self, slot: int) -> None:
-        self._starts[slot] += 1
+        self._starts[slot] = self._starts.get(slot, 0) + 1
         thread = threading.Thread(target=self._fit, args=(slot,), name=f"slot-{slot}", daemon=True)
         self._fits[slot] = thread
         thread.start()
@@ -90,57 +133,123 @@ class SlotPool:
         """Blocks until the slot's loop ends; the watcher hears ``LEFT``, or the reason why the slot broke."""
         reason = LEFT
         try:
-            self._trainer(slot).fit()
+            self._seeking.add(slot)
+            name = f"slot-{slot}-{uuid.uuid4().hex[:8]}"
+            if find_room(self._resources, name=name, give_up=lambda: self._closing.is_set() or slot in self._parked):
+                self._seeking.discard(slot)
+                self._trainer(slot).fit()
+            else:
+                reason = PARKED
         except Exception as error:  # noqa: BLE001 - whatever broke the slot is reported, and the slot replaced
-            reason = f"{type(error).__name__}: {error}"
+            reason = PARKED if lost_its_place(error) else f"{type(error).__name__}: {error}"
         self._ended.put((slot, reason))
 
     def _trainer(self, slot: int) -> Any:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from study.distributed.trainer import slot_trainer  # with torch and Ray Train, while the slot seeks its room
 
-        from study.distributed.deaths import DeathWatch
-
-        per_worker = {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
-        return TorchTrainer(
+        return slot_trainer(
             _loop,
-            train_loop_config={"slot": slot, "switchboard": self.switchboard},
-            scaling_config=ScalingConfig(
-                num_workers=self._workers, use_gpu=self._gpus > 0, resources_per_worker=per_worker
-            ),
-            run_config=RunConfig(
-                name=f"slot-{slot}-{uuid.uuid4().hex[:8]}",
-                storage_path=str(self._scratch),
-                # A worker group that dies is started again by Ray Train; the switchboard counts the tries of each run.
-                failure_config=FailureConfig(max_failures=MAX_DEATHS, controller_failure_limit=2),  # type: ignore[call-arg]  # of Train v2
-                callbacks=[DeathWatch(self.switchboard, slot)],  # type: ignore[list-item]  # of Train v2
-            ),
+            {"slot": slot, "switchboard": self.switchboard},
+            resources=self._resources,
+            name=f"slot-{slot}-{uuid.uuid4().hex[:8]}",
+            scratch=str(self._scratch),
+            watch=DeathWatch(self.switchboard, slot),
+            max_deaths=MAX_DEATHS,
         )
 
     def _watch(self) -> None:
-        """Replace slots that end by themselves; when none is left, say so to every run."""
-        while not self._closing.is_set() and self._fits:
+        """Replace slots that end, and follow the cluster; when none can work any more, say so to every run."""
+        while not self._closing.is_set() and not self.failure:
+            ended: tuple[int, str] | None = None
             with contextlib.suppress(queue.Empty):
-                slot, reason = self._ended.get(timeout=POLL_S)
-                if self._closing.is_set():
-                    return
-                try:
-                    self._replace(slot, reason)
-                except ray.exceptions.RayError as error:
-                    self.failure = f"{type(error).__name__}: {error}"
-                    return
+                ended = self._ended.get(timeout=POLL_S)
+            if self._closing.is_set():
+                return
+            try:
+                if ended is not None:
+                    self._end(*ended)
+                if ended is not None or time.monotonic() - self._looked > LOOK_S:
+                    self._follow_cluster()
+            except Exception as error:  # noqa: BLE001 - a watcher that is gone would leave every run waiting for ever
+                self.failure = f"the slots cannot be watched any more: {type(error).__name__}: {error}"
+                with contextlib.suppress(ray.exceptions.RayError):
+                    self._give_up(self.failure)
 
-    def _replace(self, slot: int, reason: str) -> None:
+    def _end(self, slot: int, reason: str) -> None:
+        """Take a slot out; whether it is started again is decided by what the cluster has, and what it has brought."""
         logger.warning("slot %d ended: %s", slot, reason)
         del self._fits[slot]
+        self._seeking.discard(slot)
+        self._parked.discard(slot)
+        epochs = self._give_back(slot)
         ray.get(self.switchboard.retire.remote(slot))
-        if reason == LEFT:
+        if reason == PARKED:
             self._starts[slot] -= 1
-        if self._starts[slot] < MAX_STARTS:
+            self._lost_at = time.monotonic()
+        elif reason == LEFT or epochs > self._epochs.get(slot, 0):
+            self._starts[slot] = 0
+        self._epochs[slot], self._last_end = epochs, reason
+
+    def _give_back(self, slot: int) -> int:
+        """Remove the placement group of a slot that ended, whatever became of its controller; its epochs so far."""
+        group, epochs = ray.get(self.switchboard.vacate.remote(slot))
+        if group:
+            remove_group(group)
+        return int(epochs)
+
+    def _follow_cluster(self) -> None:
+        """Start slots for which there is room, send those away that wait for none, and wait no longer than allowed."""
+        self._looked = time.monotonic()
+        # The cluster's own table learns of a lost node after many seconds; who asks the nodes knows at once.
+        in_doubt = time.monotonic() - self._lost_at < DOUBT_S
+        available = capacity(without=gone_nodes() if in_doubt else ())
+        wanted = min(self.most, max(1, fitting_slots(self._resources, available)))
+        idle = [slot for slot in range(wanted) if slot not in self._fits and self._starts.get(slot, 0) < MAX_STARTS]
+        for slot in idle[: max(0, wanted - len(self._fits))]:
             self._start(slot)
-        elif not self._fits:
-            self.failure = reason
-            ray.get(self.switchboard.give_up.remote(reason))
+        if not self._fits:
+            self._give_up(self._last_end)
+            return
+        self._shrink(len(self._fits) - wanted)
+        self._watch_wait(available)
+
+    def _shrink(self, surplus: int) -> None:
+        """Send slots away for which there is no room: those that wait for some first, then those that work.
+
+        When a node is lost, a slot may work where the loading tasks of another one need the processor. It ends when
+        two looks in a row agree; its run goes on from the last checkpoint, in the next slot that is free.
+        """
+        waiting = sorted(self._seeking, reverse=True)[: max(0, surplus)]
+        self._parked |= set(waiting)
+        rest = surplus - len(waiting)
+        if rest > 0 and self._was_too_wide:
+            for slot in sorted(set(self._fits) - self._seeking, reverse=True)[:rest]:
+                group = ray.get(self.switchboard.dismiss.remote(slot))
+                if group:
+                    remove_group(group)
+        self._was_too_wide = rest > 0
+
+    def _watch_wait(self, available: Capacity) -> None:
+        """The time without any slot that has found room is counted, and ends the study when it is too long."""
+        if ray.get(self.switchboard.num_placed.remote()):
+            self._without_room_since = None
+            return
+        is_seeking = set(self._fits) <= self._seeking
+        self._lean_looks = self._lean_looks + 1 if is_seeking else 0
+        if self._without_room_since is None and self._lean_looks < LEAN_LOOKS:
+            return  # workers are being started, or the cluster is still making up its mind
+        missing = lacking(self._resources, available, ray.available_resources())  # type: ignore[no-untyped-call]
+        if self._without_room_since is None:
+            self._without_room_since = time.monotonic()
+            self._tell(f"no room for the workers of a run: {missing}; waiting for up to {self._wait_s:g} s")
+        waited = time.monotonic() - self._without_room_since
+        if waited > self._wait_s + (0.0 if is_seeking else GRACE_S):
+            self.lacks_room = True
+            self._give_up(f"no room for the workers of a run for {self._wait_s:g} s: {missing}")
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        ray.get(self.switchboard.give_up.remote(reason))
 
 
 def _loop(config: dict[str, Any]) -> None:
@@ -176,10 +285,10 @@ def run_directly(
     on_event: Callable[[RunSpec, str, Any], None],
     stop: threading.Event,
 ) -> None:
-    """Run what nothing prunes, ``concurrent`` at a time, and hand each event of each run to ``on_event``."""
+    """Run what nothing prunes, ``concurrent`` at a time where there are slots, and hand on each event of each run."""
     waiting, live, board = list(specs), dict[Any, RunSpec](), pool.switchboard
     while live or (waiting and not stop.is_set()):
-        while waiting and len(live) < concurrent and not stop.is_set():
+        while waiting and len(live) < min(concurrent, pool.width) and not stop.is_set():
             spec = waiting.pop(0)
             ray.get(board.submit.remote(spec))
             live[board.next_event.remote(spec.run_id)] = spec

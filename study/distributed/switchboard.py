@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from study.failures import last_words, retry_words
 from study.types import EpochResult, FailureKind, Retry, RunOutcome, RunSpec
 
 TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
@@ -64,6 +65,7 @@ class Switchboard:
         self._closing = False
         self._causes: dict[int, tuple[FailureKind, str]] = {}
         self._groups: dict[int, str] = {}
+        self._dismissed: set[int] = set()
         self._progress: dict[int, int] = {}
 
     # Called by the driver.
@@ -152,9 +154,19 @@ class Switchboard:
         """The workers of a slot have started, in this placement group."""
         self._groups[slot] = group
 
-    async def report_of(self, slot: int) -> tuple[str, int]:
-        """The placement group that a slot had last, and how many epochs it has brought."""
-        return self._groups.get(slot, ""), self._progress.get(slot, 0)
+    async def vacate(self, slot: int) -> tuple[str, int]:
+        """A slot has ended: the placement group that it may have left, and how many epochs it has brought."""
+        self._dismissed.discard(slot)
+        return self._groups.pop(slot, ""), self._progress.get(slot, 0)
+
+    async def dismiss(self, slot: int) -> str:
+        """There is no room for a slot any more: the placement group that is to be taken from it."""
+        self._dismissed.add(slot)
+        return self._groups.get(slot, "")
+
+    async def num_placed(self) -> int:
+        """Slots whose workers are there."""
+        return len(self._groups)
 
     async def interrupt(self) -> None:
         """Ask every run to save and end, and start no other."""
@@ -218,11 +230,18 @@ class Switchboard:
                 kind, text = "out_of_memory", "the machine ran out of memory and killed the worker process"
             await self._try_again(flight, kind, text)
 
-    async def lose(self, slot: int, kind: FailureKind, text: str) -> None:
-        """The workers of a slot died. What may also have been the kernel is settled when new ones ask for a run."""
+    async def lose(self, slot: int, kind: FailureKind, text: str) -> bool:
+        """The workers of a slot died; whether it may not be started again where it was.
+
+        What may also have been the kernel is settled when new workers ask for a run.
+        """
+        is_dismissed = slot in self._dismissed
+        if is_dismissed:
+            kind, text = "preempted", "the cluster has become smaller and has no room for the slot any more"
         self._causes[slot] = (kind, text)
         if kind != "crash":
             await self.release(slot)
+        return is_dismissed
 
     async def fault(
         self, run_id: str, attempt: int, failure: tuple[FailureKind, str], *, can_shrink: bool = True
@@ -240,13 +259,13 @@ class Switchboard:
         flight.slot = None
         spec, used, allowed = flight.spec, flight.failed.get(kind, 0), flight.spec.retries.get(kind, 0)
         if used >= allowed or (kind == "out_of_memory" and not can_shrink):
-            text = _last_words(kind, reason, tries=used + 1, parts=spec.parts)
+            text = last_words(kind, reason, tries=used + 1, parts=spec.parts)
             outcome = RunOutcome(state="failed", reason=text, failure=kind, checkpoint=spec.directory)
             _finish(flight, outcome)
             return
         flight.failed[kind] = used + 1
         parts = spec.parts * PARTS if kind == "out_of_memory" else spec.parts
-        text = _retry_words(kind, reason, turn=f"{used + 1} of {allowed}", parts=parts)
+        text = retry_words(kind, reason, turn=f"{used + 1} of {allowed}", parts=parts)
         retry = Retry(kind=kind, text=text, parts=parts, attempt=spec.attempt, epoch=flight.last_epoch)
         flight.spec = replace(spec, parts=parts)
         flight.events.put_nowait(("retry", retry))
@@ -308,22 +327,6 @@ class Switchboard:
         for queue in (self._waiting, self._spare):
             while queue:
                 _finish(self._flights[queue.popleft()], outcome)
-
-
-def _last_words(kind: FailureKind, reason: str, *, tries: int, parts: int) -> str:
-    """Why a run has failed, when it is not tried again."""
-    if kind == "out_of_memory":
-        again = f", also with {parts} times as many micro-batches" if parts > 1 else ""
-        return f"out of memory{again}: {reason}"
-    if kind == "bad_configuration" or tries == 1:
-        return reason
-    return f"{reason}; {tries} times without an epoch in between"
-
-
-def _retry_words(kind: FailureKind, reason: str, *, turn: str, parts: int) -> str:
-    if kind == "out_of_memory":
-        return f"out of memory, tried again with {parts} times as many micro-batches of the same batch ({reason})"
-    return f"{reason}; tried again from its last checkpoint ({turn})"
 
 
 def _finish(flight: _Flight, outcome: RunOutcome) -> None:

@@ -12,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from study.config import StudyConfig, config_yaml
+from study.config import StudyConfig, config_yaml, span_seconds
 from study.data.files import shown
 from study.data.folds import fold_problem
 from study.data.shards import open_dataset
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
-from study.distributed.preflight import count_slots
+from study.distributed.preflight import count_slots, most_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
 from study.distributed.searching import Observe, Search, run_search
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
-from study.errors import InputError, InterruptedStudy, StudyError
+from study.errors import EnvironmentFault, InputError, InterruptedStudy, StudyError
 from study.failures import advice, failure_lines, failure_table
 from study.ledger import Ledger, Teller
 from study.retelling import tracker_of
@@ -163,7 +163,7 @@ def _run_stages(search: Search) -> None:
     search.observe(Event(kind="stage", text=f"starting {concurrent} worker slot{'s' if concurrent > 1 else ''}"))
     with (
         _scratch(search.study_dir) as scratch,
-        _pool(config, concurrent, scratch=scratch) as pool,
+        _pool(config, concurrent, scratch=scratch, observe=search.observe) as pool,
         _interrupting(search, pool),
     ):
         if config.pseudo is not None:
@@ -171,7 +171,7 @@ def _run_stages(search: Search) -> None:
             _check_stopped(search, pool)
         if remaining:
             search.observe(Event(kind="stage", text="searching", total=config.num_trials))
-            run_search(search, pool, concurrent=concurrent, remaining=remaining, scratch=scratch)
+            run_search(search, pool, scratch=scratch)
         _check_failures(search)
         _check_stopped(search, pool)
         _check_over(search.ledger)
@@ -179,7 +179,7 @@ def _run_stages(search: Search) -> None:
         search.ledger.record_stage(SEARCHED, search.ledger.over)
         if config.confirm is not None:
             search.observe(Event(kind="stage", text="confirming on the test split"))
-            run_confirm(search, pool, concurrent=concurrent)
+            run_confirm(search, pool)
             _check_stopped(search, pool)
             search.ledger.record_stage(CONFIRMED, confirm_key(config))
 
@@ -243,8 +243,8 @@ def _check_any_complete(ledger: Ledger) -> None:
         return
     table = failure_table(rows)
     pruned = sum(row.state == "pruned" for row in rows)
-    lines = [f"{pruned} x pruned"] if pruned else []
-    listed = "".join(f"\n  {line}" for line in [*lines, *failure_lines(table)])
+    lines = [*([f"{pruned} x pruned"] if pruned else []), *failure_lines(table)]
+    listed = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
     raise StudyError(
         f"none of the {len(rows)} trials was completed:{listed}",
         "; ".join(filter(None, [advice(table), "then run the study file under another name"])),
@@ -266,6 +266,11 @@ def _check_failures(search: Search) -> None:
 
 
 def _check_stopped(search: Search, pool: SlotPool) -> None:
+    if pool.lacks_room:
+        raise EnvironmentFault(
+            pool.failure,
+            "add to the cluster what is missing, or ask for less (--set resources....), then resume the study",
+        )
     if pool.failure:
         raise StudyError(
             f"no worker group could be kept alive; the last one ended with: {pool.failure}",
@@ -288,7 +293,7 @@ def _scratch(study_dir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _pool(config: StudyConfig, count: int, *, scratch: Path) -> Iterator[SlotPool]:
+def _pool(config: StudyConfig, count: int, *, scratch: Path, observe: Observe) -> Iterator[SlotPool]:
     resources = config.resources
     pool = SlotPool(
         count,
@@ -296,6 +301,9 @@ def _pool(config: StudyConfig, count: int, *, scratch: Path) -> Iterator[SlotPoo
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=resources.gpus_per_worker,
         scratch=scratch,
+        most=most_slots(config),
+        wait_s=span_seconds(resources.wait) or 0.0,
+        tell=lambda text: observe(Event(kind="warning", text=text)),
     )
     try:
         yield pool

@@ -134,7 +134,7 @@ def test_every_trial_fails(cli, small_file):
     assert (done.returncode, done.stdout) == (1, "")
     reason = "the loss CrossEntropy is nan at step 1 (epoch 1)"
     lines = done.stderr.splitlines()
-    assert lines[-2] == f"error: none of the 1 trials was completed; 1 failed with: {reason}"
+    assert lines[-2] == f"error: none of the 1 trials was completed: 1 x bad configuration: {reason} (trial 0)"
     assert lines[-1].startswith("  fix: ")
     assert "Traceback" not in done.stderr
     status = cli("status", "wild")

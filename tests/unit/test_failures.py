@@ -9,15 +9,19 @@ import torch
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from study.config import StudyConfig
+from study.config import ResourcesConfig, StudyConfig, span_seconds
 from study.console.failure_tables import attempt_records, failure_records, failures_table
 from study.distributed import deaths
+from study.distributed.adapters import LedgerSearcher
+from study.distributed.cluster import Capacity
+from study.distributed.room import lacking
 from study.distributed.searching import Search
+from study.distributed.specs import Job
 from study.distributed.tuner import _check_any_complete, _check_failures
 from study.errors import EnvironmentFault, InputError, StudyError, TrainingFault
 from study.failures import failure_table, public_text
 from study.ledger import Ledger
-from study.types import Retry, RunOutcome, StudyResult, TrialRow
+from study.types import Retry, RunOutcome, RunSpec, StudyResult, TrialRow
 
 # As Ray 2.60 wrote them.
 KILLED = (
@@ -103,7 +107,7 @@ def test_a_node_that_does_not_answer_is_gone(monkeypatch, is_alive, answers):
 def test_a_slot_on_a_lost_node_is_not_started_there_again(monkeypatch):
     """Ray Train starts the workers again where there is no room for them, and takes that of the loading tasks."""
     told = []
-    board = SimpleNamespace(lose=SimpleNamespace(remote=lambda *what: told.append(what)))
+    board = SimpleNamespace(lose=SimpleNamespace(remote=lambda *what: told.append(what) or "dismissed" in what))
     monkeypatch.setattr(deaths.ray, "get", lambda value: value)
     monkeypatch.setattr(deaths, "is_gone", lambda node: node == "gone")
     watch = deaths.DeathWatch(board, 3)
@@ -114,7 +118,10 @@ def test_a_slot_on_a_lost_node_is_not_started_there_again(monkeypatch):
         watch.after_worker_group_poll_status(SimpleNamespace(errors={0: checked(died(KILLED))}))
     with pytest.raises(deaths.SlotLost):
         watch.after_worker_group_poll_status(SimpleNamespace(errors={1: checked(died(NODE))}))
-    assert [(slot, kind) for slot, kind, _ in told] == [(3, "crash"), (3, "preempted"), (3, "preempted")]
+    monkeypatch.setattr(deaths, "cause_of", lambda _: ("crash", "dismissed"))
+    with pytest.raises(deaths.SlotLost):
+        watch.after_worker_group_poll_status(SimpleNamespace(errors={1: checked(died(KILLED))}))
+    assert [(slot, kind) for slot, kind, _ in told][:-1] == [(3, "crash"), (3, "preempted"), (3, "preempted")]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +267,79 @@ def test_too_many_failures_stop_a_study_also_when_it_is_resumed(tmp_path):
     with pytest.raises(StudyError, match="none of the 2 trials was completed"):
         _check_any_complete(search.ledger)
     search.ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("resources", "node", "total", "free", "words"),
+    [
+        (
+            {"gpus_per_worker": 1.0},
+            (4, 0),
+            (4, 0),
+            (4, 0),
+            "a worker needs 1 GPU, the largest node has 0: 1 GPU",
+        ),
+        (
+            {"cpus_per_worker": 8.0},
+            (4, 0),
+            (16, 0),
+            (16, 0),
+            "a worker needs 8 CPUs, the largest node has 4: 4 CPUs",
+        ),
+        (
+            {"workers": 2},
+            (2, 0),
+            (2, 0),
+            (2, 0),
+            "needs 3 CPUs with its data loading, the cluster has 2: 1 CPU missing",
+        ),
+        (
+            {"workers": 4, "gpus_per_worker": 1.0},
+            (8, 1),
+            (16, 3),
+            (16, 3),
+            "one run needs 4 GPUs, the cluster has 3: 1 GPU missing",
+        ),
+        ({"workers": 2}, (4, 0), (4, 0), (0.5, 0), "2 CPUs, 0.5 of 4 are free: 1.5 CPUs missing, in use by other work"),
+        ({"workers": 2}, (4, 0), (4, 0), (4, 0), "no nodes have room for 2 workers of a run at the same time"),
+    ],
+)
+def test_what_the_cluster_lacks_is_named(resources, node, total, free, words):
+    """A study ends for want of room without a word about what would help."""
+    available = Capacity(node_cpus=node[0], node_gpus=node[1], cpus=total[0], gpus=total[1])
+    text = lacking(ResourcesConfig(**resources), available, {"CPU": free[0], "GPU": free[1]})
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90 seconds", 90), ("1 minute", 60), ("1.5 hours", 5400), ("0 seconds", None), ("10", None), ("10 m", None)],
+)
+def test_how_long_a_study_waits_for_room(text, seconds):
+    """A time is read otherwise than it is written, or a wait without end or of no time is taken."""
+    assert span_seconds(text) == seconds
+    assert ResourcesConfig().wait == "10 minutes"
+    if seconds is None:
+        with pytest.raises(ValueError, match="90 seconds"):
+            ResourcesConfig(wait=text)
+    else:
+        assert ResourcesConfig(wait=text).wait == text
+
+
+def test_no_trial_begins_without_a_slot(monkeypatch):
+    """Trials are drawn beyond the slots that there are, without knowing how those before them end."""
+    given, desk = iter("abcd"), SimpleNamespace(width=1)
+
+    def next_job():
+        name = next(given)
+        return Job(trial=name, runs=(RunSpec(trial=name, seed=0, attempt=1, directory="", config={}),))
+
+    desk.next_job = next_job
+    searcher = LedgerSearcher(desk, {})
+    assert searcher.suggest("0")
+    assert searcher.suggest("1") is None
+    desk.width = 2
+    assert searcher.suggest("1")
+    assert searcher.suggest("2") is None
+    searcher._jobs.pop("0")
+    assert Job.from_json(searcher.suggest("2")["job"]).trial == "c"

@@ -1,0 +1,57 @@
+"""A driver that is stopped or killed leaves nothing in the cluster that it had joined."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+HEAD = """
+import json, ray, sys
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+for _ in sys.stdin:
+    groups = [key for key, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"]
+    actors = [a["ActorClassName"] for a in ray._private.state.actors().values() if a["State"] != "DEAD"]
+    print(json.dumps([groups, sorted(actors)]), flush=True)
+"""
+OF_THE_CLUSTER = {"AutoscalingCoordinatorActor", "_AutoscalingCoordinatorActor"}  # Ray has one for all jobs
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A cluster that outlives drivers: asks it for its address, then for placement groups and living actors."""
+    with (tmp_path / "head.txt").open("w") as log:
+        command = [sys.executable, "-c", HEAD]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+    lines = iter(process.stdout.readline, "")
+    yield next(line.strip() for line in lines if ":" in line), lambda: ask(process, lines)
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+def ask(process, lines):
+    process.stdin.write("\n")
+    process.stdin.flush()
+    groups, actors = json.loads(next(lines))
+    return groups, [name for name in actors if name not in OF_THE_CLUSTER]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_leaves_nothing_in_the_cluster(cli, small_file, head, sig):
+    """Workers, controllers, followers of trials or their places stay behind, and the next study finds no room."""
+    address, held = head
+    name = f"gone-{sig.name.lower()}"
+    process = cli.start(
+        "run", str(small_file), "--set", f"study={name}", "--set", "train.epochs=40", env={"RAY_ADDRESS": address}
+    )
+    journal = cli.folder / "studies" / name / "journal.jsonl"
+    code = cli.kill_when(process, lambda: journal.exists() and '"kind": "epoch"' in journal.read_text(), sig=sig)
+    assert code == (130 if sig == signal.SIGINT else -signal.SIGKILL), (cli.folder / "out.txt").read_text()
+    deadline = time.monotonic() + 60
+    while held() != ([], []):
+        assert time.monotonic() < deadline, f"left behind: {held()}"
+        time.sleep(0.5)

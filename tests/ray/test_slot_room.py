@@ -1,0 +1,251 @@
+"""Room for slots: what is lacking is named, the cluster's nodes come and go, and nothing is left behind."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from study import checkpoint
+from study.config import StudyConfig
+from study.distributed.slots import SlotPool, run_directly
+from study.distributed.specs import make_spec
+from study.training.batch_log import read_batches
+
+pytestmark = pytest.mark.ray
+OURS = ("RayTrainWorker", "TrainController", "SynchronizationActor", "PlacementGroupCleaner", "Switchboard")
+STEPS = 12  # of an epoch of 48 images in batches of 4
+
+
+@pytest.fixture(scope="module")
+def config(make_dataset, tmp_path_factory):
+    """A study on the tiny dataset: three epochs of a small network."""
+    root = make_dataset(tmp_path_factory.mktemp("room") / "tiny")
+    return StudyConfig.model_validate(
+        {
+            "study": "room",
+            "data": {
+                "prepared": str(root),
+                "image_size": 32,
+                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
+            },
+            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
+            "augment": {"policy": "none"},
+            "train": {"epochs": 3, "batch_size": 4, "checkpoint_every": "1 step"},
+            "search": {"trials": 1, "space": {"optim.lr": {"float": [1e-4, 1e-2]}}},
+        }
+    )
+
+
+def changed(config, **sections):
+    """The study with other values in some sections."""
+    raw = config.model_dump(mode="json")
+    for section, values in sections.items():
+        raw[section] = values if section == "loss" else raw[section] | values
+    return StudyConfig.model_validate(raw)
+
+
+def run_all(pool, specs, on_event=lambda *_: None):
+    """Run specifications side by side; the events of each, and how it ended."""
+    heard = {spec.run_id: [] for spec in specs}
+
+    def hear(spec, kind, payload):
+        heard[spec.run_id].append((kind, payload))
+        on_event(spec, kind, payload)
+
+    run_directly(pool, specs, concurrent=len(specs), on_event=hear, stop=threading.Event())
+    return heard
+
+
+def kinds(events):
+    return [kind for kind, _ in events]
+
+
+def groups():
+    """Placement groups that hold or wait for resources."""
+    return {key for key, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"}
+
+
+def living():
+    """Class and process of the actors that live, from the cluster's own table."""
+    table = ray._private.state.actors()
+    return sorted((actor["ActorClassName"], actor["Pid"]) for actor in table.values() if actor["State"] != "DEAD")
+
+
+def actors():
+    """Actors of slots that live, by class."""
+    return [name for name, _ in living() if name in OURS]
+
+
+def wait_until(condition, what, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def pid_of(class_name):
+    """The process of the only living actor of a class."""
+    (pid,) = [pid for name, pid in living() if name == class_name]
+    return pid
+
+
+def same_weights(one, other):
+    states = [checkpoint.load_last(Path(spec.directory)) for spec in (one, other)]
+    curves = [repr([dict(epoch.metrics) for epoch in state.history]) for state in states]
+    same = all(torch.equal(states[0].model[key], states[1].model[key]) for key in states[0].model)
+    return same and curves[0] == curves[1]
+
+
+def test_a_run_that_has_no_room_ends_the_wait_and_names_what_is_missing(cluster, config, tmp_path):
+    """A worker group that cannot be placed is waited for without end, or leaves its request in the cluster."""
+    before, told = groups(), []
+    pool = SlotPool(
+        1, workers=1, cpus_per_worker=0.1, gpus_per_worker=1.0, scratch=tmp_path, wait_s=2.0, tell=told.append
+    )
+    heard = run_all(pool, [make_spec(tmp_path, "0", 0, config=config, attempt=1)])
+    pool.close()
+    ((kind, outcome),) = heard["0-s0"]
+    assert (kind, outcome.state) == ("end", "waiting")
+    assert pool.lacks_room
+    assert pool.failure.endswith("a worker needs 1 GPU, the largest node has 0: 1 GPU missing on a node")
+    assert len(told) == 1
+    assert "waiting for up to 2 s" in told[0]
+    wait_until(lambda: groups() == before, "the placement group that was waited for is still there", timeout=5)
+
+
+@pytest.mark.long
+def test_nothing_is_left_of_runs_that_are_pruned_fail_or_lose_a_process(cluster, config, tmp_path):
+    """Each of them leaves one slot as it was, and a run that lost a process goes on to the same weights."""
+    before = groups(), actors()
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    board = pool.switchboard
+
+    def of_slot():
+        return len(groups() - before[0]), [name for name in actors() if name not in before[1]]
+
+    calm = make_spec(tmp_path, "calm", 0, config=config, attempt=1)
+    assert kinds(run_all(pool, [calm])["calm-s0"]) == ["started", "epoch", "epoch", "epoch", "end"]
+    alone = of_slot()
+    assert alone[0] == 1
+
+    pruned = make_spec(tmp_path, "pruned", 0, config=config, attempt=1)
+    ray.get(board.submit.remote(pruned))
+    assert [ray.get(board.next_event.remote("pruned-s0"))[0] for _ in range(2)] == ["started", "epoch"]
+    ray.get(board.decide.remote("pruned-s0", 1, False))
+    wild = make_spec(tmp_path, "wild", 0, config=changed(config, optim={"lr": 1e30, "clip_norm": None}), attempt=1)
+    (*_, (_, outcome)) = run_all(pool, [wild])["wild-s0"]
+    assert (outcome.state, outcome.failure) == ("failed", "bad_configuration")
+    assert sorted(read_batches(Path(pruned.directory))) == list(range(STEPS))  # not one step after the decision
+    assert of_slot() == alone
+
+    for class_name in ("RayTrainWorker", "TrainController"):
+        spec = make_spec(tmp_path, class_name, 0, config=config, attempt=1)
+
+        def kill(_, kind, payload, victim=class_name):
+            if kind == "epoch" and payload.epoch == 1:
+                os.kill(pid_of(victim), signal.SIGKILL)
+
+        events = run_all(pool, [spec], kill)[spec.run_id]
+        assert [payload.epoch for kind, payload in events if kind == "epoch"] == [1, 2, 3]
+        assert kinds(events).count("retry") == 1, class_name
+        assert next(payload.kind for kind, payload in events if kind == "retry") == "crash"
+        assert same_weights(calm, spec), class_name
+        wait_until(lambda: of_slot() == alone, f"after the death of {class_name} there is {of_slot()}")
+
+    pool.close()
+    wait_until(lambda: (groups(), actors()) == before, f"the closed pool left {groups()}, {actors()}")
+
+
+@pytest.mark.long
+def test_a_run_in_a_worker_that_has_run_others_is_that_of_a_fresh_one(cluster, config, tmp_path):
+    """What losses, samplers, augmentations, averages or faults leave in a process changes a later run."""
+    short = {"epochs": 1, "batch_size": 12}
+    others = [
+        changed(config, loss={"name": "corn"}, sampler={"name": "periodic"}, train=short),
+        changed(config, loss={"name": "soft_f1"}, augment={"policy": "mammogram"}, train=short),
+        changed(config, loss={"name": "coral"}, augment={"policy": "fundus", "device": "train"}, train=short),
+        changed(config, loss={"name": "slace"}, train=short | {"ema_decay": 0.9, "channels_last": True}),
+        changed(config, optim={"lr": 1e30, "clip_norm": None}, train=short),
+        changed(config, loss={"name": "focal", "gamma": 1.0}, optim={"name": "sgd"}, train=short),
+    ]
+    fresh = make_spec(tmp_path, "fresh", 0, config=config, attempt=1)
+    between = [make_spec(tmp_path, str(i), i, config=other, attempt=1) for i, other in enumerate(others)]
+    late = make_spec(tmp_path, "late", 0, config=config, attempt=1)
+    pids = set()
+    ends = {}
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    try:
+        for spec in (fresh, *between, late):
+            ends[spec.trial] = run_all(pool, [spec])[spec.run_id][-1][1].state
+            pids.add(pid_of("RayTrainWorker"))
+    finally:
+        pool.close()
+    assert ends == {"fresh": "complete", "late": "complete", "4": "failed", **dict.fromkeys("01235", "complete")}
+    assert len(pids) == 1, "the runs were not in one process"
+    assert same_weights(fresh, late)
+    tables = [(Path(spec.directory) / "predictions_val.parquet").read_bytes() for spec in (fresh, late)]
+    assert tables[0] == tables[1]
+
+
+def alive_nodes():
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def add_node(cpus):
+    """Another node of this cluster."""
+    return Node(
+        RayParams(
+            gcs_address=ray.get_runtime_context().gcs_address,
+            num_cpus=cpus,
+            object_store_memory=2**27,
+            min_worker_port=0,
+            max_worker_port=0,
+            node_manager_port=0,
+            include_log_monitor=False,
+            dashboard_agent_listen_port=None,
+        ),
+        head=False,
+    )
+
+
+@pytest.mark.long
+def test_slots_follow_the_nodes_of_the_cluster(cluster, config, tmp_path):
+    """A node that joins brings a slot while the study runs; one that is lost takes it along, and no run."""
+    before, here = groups(), alive_nodes()
+    long = changed(config, train={"epochs": 8})
+    # A slot takes 1.8 CPUs with its loading task: one fits this node of two, and one the other.
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.9, gpus_per_worker=0.0, scratch=tmp_path / "scratch", most=3)
+    specs = [make_spec(tmp_path, str(i), 0, config=long, attempt=1) for i in range(3)]
+    nodes, widths, lost = [], [], []
+
+    def on_event(spec, kind, payload):
+        widths.append(pool.width)
+        if kind == "epoch" and spec.trial == "0" and payload.epoch == 1:
+            nodes.append(add_node(2))
+        if kind == "epoch" and spec.trial == "1" and payload.epoch == 2 and not lost:
+            lost.append(spec.trial)
+            nodes[0].kill_all_processes(check_alive=False)
+
+    try:
+        heard = run_all(pool, specs, on_event)
+        assert {events[-1][1].state for events in heard.values()} == {"complete"}
+        assert max(widths) == 2
+        wait_until(lambda: pool.width == 1, "the slot of the lost node is still counted")
+        retries = [payload for events in heard.values() for kind, payload in events if kind == "retry"]
+        assert {retry.kind for retry in retries} == {"preempted"}
+        for events in heard.values():
+            assert [payload.epoch for kind, payload in events if kind == "epoch"] == list(range(1, 9))
+        assert same_weights(specs[0], specs[1])
+    finally:
+        pool.close()
+        for node in nodes:
+            node.kill_all_processes(check_alive=False)
+        wait_until(lambda: alive_nodes() == here, "the lost node is still in the cluster")
+    wait_until(lambda: groups() == before, "a placement group is left")
