@@ -105,7 +105,6 @@ def test_runs_that_are_not_over_leave_the_trial_open(tmp_path, tools):
     ("keys", "pruner", "epochs"),
     [
         (SEEDS, "wilcoxon", 1),
-        pytest.param(SEEDS, "wilcoxon", 2, marks=pytest.mark.long),
         pytest.param(FOLDS, "successive_halving", 2, marks=pytest.mark.long),
     ],
 )
