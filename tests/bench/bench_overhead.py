@@ -51,7 +51,7 @@ class Case:
     draws: int
 
 
-CASES = {"2 s": Case(trials=60, draws=640), "60 s": Case(trials=4, draws=24_000)}
+CASES = {"2 s": Case(trials=40, draws=640), "60 s": Case(trials=3, draws=24_000)}
 
 
 def seconds_of_study(folder):
