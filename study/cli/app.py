@@ -1,5 +1,6 @@
 """Verbs and options. Only typer and the standard library are imported up here, so that help answers at once."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Final, Literal, NoReturn
@@ -7,7 +8,7 @@ from typing import Annotated, Final, Literal, NoReturn
 import typer
 
 from study.cli import network_verbs
-from study.cli.invocation import exit_with
+from study.cli.invocation import answering, exit_with
 from study.cli.options import STORAGE, Debug, File, Json, Name, Overrides, Scale, Storage
 from study.errors import EXIT_BAD_INPUT
 
@@ -121,9 +122,11 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Show where a study stands: its trials, what runs and how fast, the best so far, or how to go on."""
-    from study.cli.status import show_status
+    with contextlib.nullcontext() if watch else answering():
+        from study.cli.status import show_status
 
-    raise typer.Exit(show_status(name, storage=storage, as_json=json, watch=watch))
+        code = show_status(name, storage=storage, as_json=json, watch=watch)
+    raise typer.Exit(code)
 
 
 @app.command(
@@ -143,9 +146,10 @@ def sync(name: Name, *, storage: Storage = STORAGE, debug: Debug = False) -> Non
 @app.command("list", short_help="List the studies.")
 def list_studies(*, json: Json = False, storage: Storage = STORAGE, debug: Debug = False) -> None:
     """List the studies: state, trials, best value, and when something happened last."""
-    from study.cli.listing import show_list
+    with answering():
+        from study.cli.listing import show_list
 
-    show_list(storage, as_json=json)
+        show_list(storage, as_json=json)
 
 
 @app.command(short_help="Show the best trials, or write them as study files.")
@@ -165,18 +169,19 @@ def best(  # noqa: PLR0913 - one for each option
     debug: Debug = False,
 ) -> None:
     """Show the best trials, or print them as JSON or as study files that can be run."""
-    from study.cli.best import show_best
-    from study.cli.why import show_why
-
     if json and yaml:
         raise typer.BadParameter("choose one of --json and --yaml")
     if why and (yaml or per_cost or top):
         raise typer.BadParameter("--why goes with --where and --json alone")
-    if why:
-        show_why(name, storage=storage, where=where or (), as_json=json)
-        return
     form: Literal["json", "yaml", "table"] = "json" if json else "yaml" if yaml else "table"
-    show_best(name, storage=storage, top=top, form=form, where=where or (), per_cost=per_cost)
+    with answering():
+        from study.cli.best import show_best
+        from study.cli.why import show_why
+
+        if why:
+            show_why(name, storage=storage, where=where or (), as_json=json)
+        else:
+            show_best(name, storage=storage, top=top, form=form, where=where or (), per_cost=per_cost)
 
 
 @app.command(short_help="Put studies side by side; is a difference real?")
@@ -188,9 +193,10 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Put studies side by side: what differs in their files, best values, cost, and whether a difference is real."""
-    from study.cli.comparing import show_compare
+    with answering():
+        from study.cli.comparing import show_compare
 
-    show_compare(names, storage=storage, as_json=json)
+        show_compare(names, storage=storage, as_json=json)
 
 
 @app.command(short_help="Print the end of a study's log.")

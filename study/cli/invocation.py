@@ -1,8 +1,10 @@
 """What one call of the program knows: its options, its log, and how an error is told."""
 
 import contextlib
+import gc
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +47,18 @@ def exit_with(error: Exception) -> int:
     hint = f"the traceback is in {where}" if where else "run again with --debug for the traceback"
     typer.echo(f"error: {name}: {first_line}\n  fix: {hint}; `study doctor` checks this machine", err=True)
     return EXIT_FAILED
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """No garbage is collected meanwhile: a short answer imports much and leaves little, so the search is in vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def program(name: str = "study") -> str:

@@ -1,6 +1,7 @@
 """All trials of a study for a table, read with three statements.
 
-Optuna's ORM makes an object of every attribute: 1,000 trials of 20 epochs take it 0.7 s, and this 0.2 s. Optuna's own
+Optuna's ORM makes an object of every attribute: 1,000 trials of 20 epochs take it 0.7 s, and this 0.2 s. Attributes are
+parsed by pydantic's parser, which takes a third of the time of Python's and gives the same floats. Optuna's own
 parameters and intermediate values are left out, for a table needs neither.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
+from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
 from study.ledger.creating import backend_of, table_of
@@ -43,8 +45,13 @@ def _parts(connection: Connection, mine: Any) -> tuple[dict[int, list[float]], d
         numbers[trial_id].append(float(value))
     columns = (attributes.c.trial_id, attributes.c.key, attributes.c.value_json)
     for trial_id, key, text in connection.execute(select(*columns).where(attributes.c.trial_id.in_(mine))):
-        by_trial[trial_id][key] = json.loads(text)
+        by_trial[trial_id][key] = _parsed(text)
     return numbers, by_trial
+
+
+def _parsed(text: str) -> Any:
+    """An attribute's value; with NaN by Python's parser, whose NaN is one object, so that equal rows compare equal."""
+    return json.loads(text) if "NaN" in text else from_json(text)
 
 
 def _trial(row: Any, values: list[float] | None, attributes: dict[str, Any]) -> FrozenTrial:
