@@ -102,13 +102,13 @@ def searched(config: StudyConfig, folder: Path, curves: Curves) -> tuple[float, 
     return best_row.value, sum(row.epochs for row in rows)
 
 
-def compare(seeds: int, *, trials: int, epochs: int) -> Iterator[tuple[float, int, float, int]]:
+def compare(seeds: range, *, trials: int, epochs: int) -> Iterator[tuple[float, int, float, int]]:
     """For each seed: best value and epochs without pruning, then with successive halving."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with connected():
             prepare_dataset(config_of(folder, seed=0, trials=trials, epochs=epochs, pruner="none").data)
-        for seed in range(seeds):
+        for seed in seeds:
             curves: Curves = {}
             pairs = [
                 searched(config_of(folder, seed=seed, trials=trials, epochs=epochs, pruner=pruner), folder, curves)
@@ -119,13 +119,14 @@ def compare(seeds: int, *, trials: int, epochs: int) -> Iterator[tuple[float, in
 
 def test_halving_saves_epochs() -> None:
     """One seed, few trials: both searches end, and the pruned one trains less."""
-    ((_, whole, _, fewer),) = list(compare(1, trials=4, epochs=3))
+    ((_, whole, _, fewer),) = list(compare(range(1), trials=4, epochs=3))
     assert 0 < fewer < whole
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
@@ -133,7 +134,8 @@ def main() -> None:
     began = time.monotonic()
     rows = []
     print("seed  none: AUROC epochs  successive halving: AUROC epochs", flush=True)
-    for seed, row in enumerate(compare(options.seeds, trials=options.trials, epochs=options.epochs)):
+    seeds = range(options.first, options.first + options.seeds)
+    for seed, row in zip(seeds, compare(seeds, trials=options.trials, epochs=options.epochs), strict=True):
         print(f"{seed:>4}  {row[0]:>11.3f} {row[1]:>6}  {row[2]:>25.3f} {row[3]:>6}", flush=True)
         rows.append(row)
     medians = [statistics.median(column) for column in zip(*rows, strict=True)]

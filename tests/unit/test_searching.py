@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from study.config import StudyConfig
+from study.distributed.runs import build_run
 from study.distributed.searching import Search
 from study.distributed.specs import Job
 from study.ledger import Ledger
@@ -144,3 +145,28 @@ def test_the_first_run_takes_the_others_with_it(tmp_path):
     assert desk.told.ended == {("0", 0, 0): "pruned", ("0", 1, 0): "pruned"}
     assert desk.ends()[-1] == ("0", "", "pruned", "0 of 2 runs")
     assert desk.ledger.rows()[0].value == 0.1
+
+
+def test_a_checkpoint_fits_its_own_fold_alone(make_dataset, tmp_path):
+    """A run goes on from the checkpoint of another fold, or trains on patients that validate."""
+    root = make_dataset(tmp_path / "tiny")
+    config = StudyConfig.model_validate(
+        {
+            "study": "folds",
+            "data": {
+                "prepared": str(root),
+                "image_size": 32,
+                "sources": [{"kind": "phantom", "name": "a", "patients": 9}],
+            },
+            "model": {"name": "test_efficientnet"},
+            "train": {"epochs": 1, "batch_size": 8},
+            "search": {"trials": 1, "folds": 2, "space": {"optim.lr": {"float": [1e-4, 1e-2]}}},
+        }
+    )
+    runs = [build_run(config, seed=0, fold=fold) for fold in (0, 1, 2)]
+    assert len({parts.identity for parts, _ in runs}) == 3
+    whole, first, second = (parts.dataset for parts, _ in runs)
+    assert sorted([*first.rows("val"), *second.rows("val")]) == sorted([*whole.rows("train"), *whole.rows("val")])
+    assert set(first.rows("train")) == set(second.rows("val"))
+    for parts, plan in runs:
+        assert plan.indices().max() < len(parts.dataset.rows("train"))
