@@ -20,7 +20,8 @@ from study.report.page.render import html_of
 def opened(evidence, monkeypatch):
     """Every run of the example is a small untrained network with a head of CORN."""
 
-    def open_run(directory, config, trial, *, seed, params, fingerprint):
+    def open_run(directory, config, trial, *, seed, fold, params, fingerprint):
+        assert fold == 0
         assert fingerprint == evidence.data.dataset.fingerprint
         torch.manual_seed(0)
         criterion = make_criterion("corn", num_classes=3)

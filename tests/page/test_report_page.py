@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from study.report.page.comparing import patient_difference
 from study.report.page.evidence import Data, read_arms
 from study.report.page.parts import Cell, Note, Pictures, Table
 from study.report.page.render import html_of, write_page
+from study.types import RunRow
 
 ASK = {
     "over": "document.documentElement.scrollWidth - innerWidth",
@@ -248,6 +250,16 @@ class TestWhatIsMissing:
         page = build_page(replace(evidence, result=result, arms=(), ledgered=type(evidence.ledgered)()))
         assert page.answer == "No trial is complete yet."
         assert html_of(page)
+
+    def test_folds(self, own_runs):
+        """A trial of several folds has the predictions of each, from their own folders."""
+        runs = own_runs.directory / "runs"
+        for fold in (1, 2):
+            shutil.copytree(runs / f"4-s{fold}", runs / f"0-f{fold}-s0")
+        folds = tuple(RunRow(seed=0, fold=fold, state="complete") for fold in (1, 2))
+        row = replace(own_runs.result.rows[0], runs=folds)
+        (arm,) = read_arms(own_runs.directory, [row], data=own_runs.data, classes=())
+        assert [fold.run for fold in arm.val.values()] == ["0-f1-s0", "0-f2-s0"]
 
     def test_damaged_predictions(self, own_runs):
         """A damaged file is an error that names the run, not a wrong figure."""

@@ -38,7 +38,7 @@ SAMPLERS: Final = {
 def training_paragraphs(evidence: Evidence) -> dict[str, str]:
     """Network and training, search, confirmation, statistics, software, by their headings."""
     return {
-        "Network and training": _network(evidence.config) + _training(evidence.config),
+        "Network and training": _network(evidence.config) + _tasks(evidence.config) + _training(evidence.config),
         "Search": _search(evidence),
         "Confirmation": _confirmation(evidence),
         "Statistics": _statistics(evidence),
@@ -56,6 +56,15 @@ def _network(config: StudyConfig) -> str:
         "The baseline "
         f"was trained with the loss {config.loss.name}{with_params}. "
     )
+
+
+def _tasks(config: StudyConfig) -> str:
+    """Auxiliary tasks with their weights; nothing where there is one task alone."""
+    own = {task: config.tasks.of(task) for task in config.data.labels.auxiliary}
+    parts = [
+        f"{task} ({each.loss or 'cross_entropy'}, weight {each.weight:g})" for task, each in own.items() if each.weight
+    ]
+    return f"Auxiliary tasks with heads of their own were {and_list(parts)}. " if parts else ""
 
 
 def _training(config: StudyConfig) -> str:
@@ -87,12 +96,16 @@ def _search(evidence: Evidence) -> str:
     if pruner.name != "none":
         pruning = f"Weak trials were stopped by {pruner.name.replace('_', ' ')}, not before epoch {pruner.min_epochs}"
     seconds = sum(row.device_seconds for row in rows)
+    repeats = f" Each trial was the mean of {search.folds} folds." if search.folds else ""
+    repeats = (
+        f" Each trial was the mean over seeds {and_list([str(s) for s in search.seeds])}." if search.seeds else repeats
+    )
     planned = f"{config.num_trials} trials" if config.num_trials else "a budget"
     return (
         f"Hyperparameters were searched by {ALGORITHMS[search.algorithm]} (seed {config.seed}) for the "
         f"{'largest' if config.mode == 'max' else 'smallest'} {and_list([metric_name(m) for m in config.metrics])} "
         "on validation, "
-        f"over {_space(search.space)}. {pruning}. Of {planned} planned {len(rows)} were begun "
+        f"over {_space(search.space)}.{repeats} {pruning}. Of {planned} planned {len(rows)} were begun "
         f"({', '.join(counts) or 'none'}), "
         f"in {duration(seconds)} of device time."
     )
@@ -123,6 +136,10 @@ def _confirmation(evidence: Evidence) -> str:
         "which the search "
         f"had never seen. Readings of the test split: {len(evidence.ledgered.readings)}, all recorded."
     )
+    if config.confirm.ensemble:
+        text += " The mean of the seeds' probabilities was read as an ensemble."
+    if config.confirm.mc_dropout is not None:
+        text += f" The test split was also read with {config.confirm.mc_dropout.samples} passes of Monte-Carlo dropout."
     if chosen is not None:
         text += f" The configuration to report was chosen by its mean on validation: {params_text(chosen.params)}."
     return text

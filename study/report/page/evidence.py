@@ -21,7 +21,7 @@ from study.data.shards import QUARANTINE_FILE, PreparedDataset, open_dataset, re
 from study.errors import StudyError
 from study.ledger import Reading, RunRecord
 from study.standing import BASELINE, ranked_complete
-from study.types import ConfirmRow, Retry, StudyResult, TrialRow
+from study.types import ConfirmRow, Retry, RunKey, StudyResult, TrialRow
 
 PROBABILITY: Final = "probability_"
 UNKNOWN: Final = "unknown"
@@ -170,12 +170,19 @@ def read_arms(
     for row in rows:
         folds: dict[str, dict[int, Fold]] = {"val": {}, "test": {}}
         for split, by_seed in folds.items():
-            for seed in row.seeds:
-                path = directory / "runs" / f"{row.trial}-s{seed}" / f"predictions_{split}.parquet"
+            for number, name in _runs_of(row).items():
+                path = directory / "runs" / f"{row.trial}-{name}" / f"predictions_{split}.parquet"
                 if path.exists():
-                    by_seed[seed] = read_fold(path, facts=known, classes=classes)
+                    by_seed[number] = read_fold(path, facts=known, classes=classes)
         arms.append(Arm(trial=row.trial, params=row.params, test=folds["test"], val=folds["val"]))
     return tuple(arms)
+
+
+def _runs_of(row: ConfirmRow | TrialRow) -> dict[int, str]:
+    """Folders of the runs behind the trial, by seed; by the fold's number where a trial has folds."""
+    if isinstance(row, ConfirmRow) or not row.runs:
+        return {seed: f"s{seed}" for seed in row.seeds}
+    return {run.fold or run.seed: RunKey(seed=run.seed, fold=run.fold).name for run in row.runs}
 
 
 def read_fold(path: Path, *, facts: pd.DataFrame | None = None, classes: Sequence[str] = ()) -> Fold:

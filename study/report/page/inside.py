@@ -70,12 +70,16 @@ def _missing(key: str, title: str, text: str, *, command: str) -> Section:
 
 def _open(evidence: Evidence, arm: Arm) -> OpenRun:
     """The first seed of a configuration."""
-    row = evidence.confirmed(arm.trial) or next(row for row in evidence.result.rows if row.trial == arm.trial)
+    own = next((row for row in evidence.result.rows if row.trial == arm.trial), None)
+    row = evidence.confirmed(arm.trial) or own
+    assert row is not None  # noqa: S101 - an arm is one of the two
+    fold = own.runs[0].fold if own is not None and own.runs and row is own else 0
     return open_run(
         evidence.directory,
         evidence.config,
         arm.trial,
         seed=row.seeds[0],
+        fold=fold,
         params=arm.params,
         fingerprint=evidence.ledgered.fingerprint,
     )
