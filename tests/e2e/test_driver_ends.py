@@ -1,6 +1,8 @@
 """A driver that is stopped or killed leaves nothing in the cluster that it had joined."""
 
 import json
+import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,12 +25,16 @@ OF_THE_CLUSTER = {"AutoscalingCoordinatorActor", "_AutoscalingCoordinatorActor"}
 
 @pytest.fixture
 def head(tmp_path):
-    """A cluster that outlives drivers: asks it for its address, then for placement groups and living actors."""
+    """A cluster that outlives drivers: how to join it, and what it holds of placement groups and living actors."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with (tmp_path / "head.txt").open("w") as log:
         command = [sys.executable, "-c", HEAD]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | token
+        )
     lines = iter(process.stdout.readline, "")
-    yield next(line.strip() for line in lines if ":" in line), lambda: ask(process, lines)
+    address = next(line.strip() for line in lines if ":" in line)
+    yield token | {"RAY_ADDRESS": address}, lambda: ask(process, lines)
     process.stdin.close()
     process.wait(timeout=60)
 
@@ -43,11 +49,9 @@ def ask(process, lines):
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_ends_leaves_nothing_in_the_cluster(cli, small_file, head, sig):
     """Workers, controllers, followers of trials or their places stay behind, and the next study finds no room."""
-    address, held = head
+    env, held = head
     name = f"gone-{sig.name.lower()}"
-    process = cli.start(
-        "run", str(small_file), "--set", f"study={name}", "--set", "train.epochs=40", env={"RAY_ADDRESS": address}
-    )
+    process = cli.start("run", str(small_file), "--set", f"study={name}", "--set", "train.epochs=40", env=env)
     journal = cli.folder / "studies" / name / "journal.jsonl"
     code = cli.kill_when(process, lambda: journal.exists() and '"kind": "epoch"' in journal.read_text(), sig=sig)
     assert code == (130 if sig == signal.SIGINT else -signal.SIGKILL), (cli.folder / "out.txt").read_text()
