@@ -323,7 +323,12 @@ def confirmed(tmp_path, tiny_dataset):
         ledger.record_run("0", seed, outcome, kind="evaluate")
     told = []
     search = SimpleNamespace(
-        config=config, ledger=ledger, study_dir=tmp_path, fingerprint="", observe=lambda event: told.append(event.text)
+        config=config,
+        ledger=ledger,
+        study_dir=tmp_path,
+        fingerprint="",
+        observe=lambda event: told.append(event.text),
+        with_past=lambda spec: spec,
     )
     candidate = Candidate(trial="0", params={}, config=config)
     yield _Stage(search, [candidate], config.confirm), told

@@ -182,6 +182,7 @@ def test_bad_files_are_refused(weights, tmp_path):
         make_model("test_byobnet", num_outputs=3, pretrained=str(folder / "tiny.pth"))
 
 
+@pytest.mark.long
 def test_no_network_names_both_ways(tmp_path):
     """Pretrained weights without a network and without a cache name the hub and the local file."""
     done = run_python(

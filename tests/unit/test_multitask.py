@@ -220,6 +220,7 @@ def _on_rank(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.long
 def test_two_ranks_are_one_process_on_the_union(tmp_path):
     """Loss or gradient depends on how the batch is cut, with one task's labels missing on a whole rank."""
     alone, gradient = _losses_and_gradients(0, 1)

@@ -20,7 +20,7 @@ HEAD = "study: page\ndata: {prepared: x, sources: [{kind: mias, root: y}]}\n"
 
 def whole(example: str) -> str:
     """A study file around an example, which is a search section or the space of one."""
-    if example.startswith("search:"):
+    if re.match(r"(#.*\n)*search:", example):
         return HEAD + example
     lines = "".join(f"    {line}\n" for line in example.splitlines())
     return f"{HEAD}search:\n  trials: 9\n  space:\n{lines}"

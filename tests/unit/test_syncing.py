@@ -127,6 +127,7 @@ def test_everything_is_sent_once(storage):
     assert contents(storage / "tiny" / "mlflow.db") == (states, points)
 
 
+@pytest.mark.long
 def test_another_store_gets_all_and_the_first_one_keeps_its_place(storage, tmp_path, empty):
     """A store that MLFLOW_TRACKING_URI names is filled from nothing, a lost run comes back, and both stores agree."""
     sync(storage)

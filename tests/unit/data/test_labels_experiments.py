@@ -44,6 +44,7 @@ def left_out(manifest, task, fraction, **options):
     return set(after.index[after[f"{task}_origin"] == "left_out"])
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(small=FRACTIONS, large=FRACTIONS, seed=st.integers(0, 2**32 - 1))
 def test_leaving_out_is_nested_and_exact(small, large, seed):

@@ -56,6 +56,7 @@ def test_kill_at_every_write_changes_nothing(tmp_path, killer, tools):
         assert tools.table(tools.run_search(url, config)) == whole, at
 
 
+@pytest.mark.long
 def test_kill_while_the_tables_are_made_changes_nothing(tmp_path, killer, tools):
     """A process that dies while its database is being made can be started again."""
     config = tools.make_config(trials=1, epochs=1)
@@ -71,6 +72,7 @@ def test_kill_while_the_tables_are_made_changes_nothing(tmp_path, killer, tools)
         assert len(tools.run_search(url, config).rows()) == 1
 
 
+@pytest.mark.long
 def test_dying_in_every_second_write_still_ends(tmp_path, killer, tools):
     """A machine that is preempted over and over again ends with the tools.table of the machine that never was."""
     config = tools.make_config(trials=5, epochs=3)

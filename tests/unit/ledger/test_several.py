@@ -101,6 +101,7 @@ def test_runs_that_are_not_over_leave_the_trial_open(tmp_path, tools):
     assert (again.attempt, again.of_runs) == (2, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("keys", "pruner", "epochs"),
     [

@@ -102,6 +102,7 @@ class TestFolder:
         assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"val/ece": 0.25}
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
+    @pytest.mark.long
     def test_needs_neither_ray_nor_mlflow(self, model, tmp_path):
         """The three lines of the card, in a process of its own."""
         saved(model, tmp_path / "out")

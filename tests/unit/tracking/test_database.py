@@ -5,9 +5,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from study.tracking.server import default_uri, make_client
 
 
+@pytest.mark.long
 def test_a_kill_while_the_tables_are_made_leaves_no_broken_database(tmp_path):
     """MLflow never accepts a half-made database again, so a killed creation is simply begun anew."""
     code = f"from study.tracking.server import *; make_client({default_uri(tmp_path)!r})"

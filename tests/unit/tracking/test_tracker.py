@@ -176,6 +176,7 @@ assert not [one.name for one in threading.enumerate() if "elemetry" in one.name]
 """
 
 
+@pytest.mark.long
 def test_mlflow_is_quiet_and_keeps_to_itself(tmp_path):
     """Making the database and writing to it prints nothing and starts no telemetry."""
     hidden = {"PYTEST_CURRENT_TEST", "CI"}
