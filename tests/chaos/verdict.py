@@ -10,7 +10,6 @@ from collections import Counter
 
 from study import checkpoint
 
-
 # Ray Data's own, detached: one of each per cluster, for whatever runs there next.
 OF_RAY_DATA = {"_StatsActor", "_AutoscalingCoordinatorActor"}
 
