@@ -1,5 +1,6 @@
 """The verb list: all studies of a storage, and of the ledger that STUDY_LEDGER_URL names, a line each."""
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import typer
 from study.cli.folders import study_names
 from study.cli.looking import Found, find, looking
 from study.cli.showing import print_json, table_width
-from study.errors import StudyError
+from study.errors import InputError, StudyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,10 @@ def _names(storage: str) -> list[str]:
         return study_names(storage)
     from study.ledger.shelf import names_at
 
-    return sorted({*study_names(storage), *names_at(url)})
+    known = set(study_names(storage))
+    with contextlib.suppress(InputError):  # nothing has been written there yet
+        known.update(names_at(url))
+    return sorted(known)
 
 
 def _line(name: str, storage: str) -> Line:

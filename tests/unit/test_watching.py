@@ -336,6 +336,9 @@ class TestVerbs:
             "running",
             {"complete": 1, "pruned": 1, "running": 2},
         )
+        monkeypatch.setenv("STUDY_LEDGER_URL", f"sqlite:///{tmp_path}/none.db")
+        assert self.call("list", "--storage", elsewhere) == (0, "", f"no studies in {elsewhere}\n")
+        monkeypatch.setenv("STUDY_LEDGER_URL", driven.url)
         refused = CliRunner().invoke(app, ["status", "sen", "--storage", elsewhere])
         assert refused.exception.fix == "did you mean seen?"
 
