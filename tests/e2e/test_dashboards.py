@@ -59,7 +59,7 @@ def test_optuna_dashboard(finished, served):
     (summary,) = json.loads(answer(f"http://127.0.0.1:{port}/api/studies", process))["study_summaries"]
     assert summary["study_name"] == "small"
     shown = json.loads(answer(f"http://127.0.0.1:{port}/api/studies/{summary['study_id']}", process))
-    assert shown["metric_names"] == ["val/auroc_macro"]
+    assert shown["objective_names"] == ["val/auroc_macro"]
     rows = {row.trial: row for row in finished.cli.ledger("small").rows()}
     assert {str(trial["number"]) for trial in shown["trials"]} == set(rows)
     for trial in shown["trials"]:
