@@ -13,6 +13,9 @@ Run = Annotated[
         metavar="RUN", help="STUDY (its best trial), STUDY/TRIAL, STUDY/TRIAL-sSEED, or an exported folder."
     ),
 ]
+Trained = Annotated[
+    str, typer.Argument(metavar="RUN", help="STUDY (its best trial), STUDY/TRIAL or STUDY/TRIAL-sSEED.")
+]
 Ensemble = Annotated[bool, typer.Option("--ensemble", help="The mean over all seeds of the trial.")]
 
 
@@ -58,7 +61,7 @@ def evaluate(
 
 
 def export(
-    run: Run,
+    run: Trained,
     *,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FOLDER", help="Where to; exports/STUDY-TRIAL-sSEED without it.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from study.portable import PortableModel
 
 BASELINE: Final = "baseline"
-FORMS: Final = "expected STUDY (its best trial), STUDY/TRIAL, STUDY/TRIAL-sSEED, or an exported folder"
+FORMS: Final = "expected STUDY (its best trial), STUDY/TRIAL or STUDY/TRIAL-sSEED"
 RUN: Final = re.compile(r"(?P<trial>\d+|baseline)-(f(?P<fold>\d+)-)?s(?P<seed>\d+)")
 
 
