@@ -20,7 +20,7 @@ for _ in sys.stdin:
     actors = [a["ActorClassName"] for a in ray._private.state.actors().values() if a["State"] != "DEAD"]
     print(json.dumps([groups, sorted(actors)]), flush=True)
 """
-OF_THE_CLUSTER = {"AutoscalingCoordinatorActor", "_AutoscalingCoordinatorActor"}  # Ray has one for all jobs
+OF_THE_CLUSTER = {"_AutoscalingCoordinatorActor", "_StatsActor"}  # Ray has one of each for all jobs
 
 
 @pytest.fixture
