@@ -13,6 +13,7 @@ from typing import Any, Final
 import ray
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.util.placement_group import remove_placement_group
 
 from study.errors import InputError, TrainingFault
 from study.training.memory import is_out_of_memory
@@ -51,7 +52,13 @@ class DeathWatch(WorkerGroupCallback):
         """The workers are there: on which nodes, and in which placement group."""
         self._nodes = {rank: worker.metadata.node_id for rank, worker in enumerate(worker_group.get_workers())}
         group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        ray.get(self._switchboard.placed.remote(self._slot, group.id.hex()))
+        try:
+            ray.get(self._switchboard.placed.remote(self._slot, group.id.hex()))
+        except ray.exceptions.RayError:
+            # The pool was closed while the workers started. It never knew their places, and Ray Train keeps those of
+            # a group that fails at this point; loading tasks of whoever comes next would wait for them for ever.
+            remove_placement_group(group)
+            raise
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         """Name the cause before Ray Train starts the workers again, which it may not do on a node that is gone.

@@ -120,6 +120,19 @@ def test_a_run_that_has_no_room_ends_the_wait_and_names_what_is_missing(cluster,
     wait_until(lambda: groups() == before, "the placement group that was waited for is still there", timeout=5)
 
 
+def test_a_pool_that_is_closed_while_its_workers_start_gives_their_places_back(cluster, tmp_path):
+    """The workers' places are kept, and the loading tasks of the next study wait for a processor for ever."""
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.5, gpus_per_worker=0.0, scratch=tmp_path)
+    deadline = time.monotonic() + 60
+    while not any(kind == "RayTrainWorker" for kind, _ in living()):
+        assert time.monotonic() < deadline, "no worker was started"
+        time.sleep(0.05)
+    pool.close(timeout_s=0.0)
+    while groups():
+        assert time.monotonic() < deadline, f"left behind: {groups()}"
+        time.sleep(0.2)
+
+
 @pytest.mark.long
 def test_nothing_is_left_of_runs_that_are_pruned_fail_or_lose_a_process(cluster, config, tmp_path):
     """Each of them leaves one slot as it was, and a run that lost a process goes on to the same weights."""
