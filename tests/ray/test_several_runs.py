@@ -76,7 +76,7 @@ def searched(raw, pool, folder, search):
         observe=events.append,
         stop=threading.Event(),
     )
-    run_search(desk, pool, concurrent=2, remaining=ledger.left(), scratch=folder)
+    run_search(desk, pool, scratch=folder)
     return ledger, told, events
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_has_no_room_ends_the_wait_and_names_what_is_missing(cluster,
     assert pool.failure.endswith("a worker needs 1 GPU, the largest node has 0: 1 GPU missing on a node")
     assert len(told) == 1
     assert "waiting for up to 2 s" in told[0]
-    wait_until(lambda: groups() == before, "the placement group that was waited for is still there", timeout=5)
+    wait_until(lambda: groups() <= before, "the placement group that was waited for is still there", timeout=5)
 
 
 def test_a_pool_that_is_closed_while_its_workers_start_gives_their_places_back(cluster, tmp_path):
