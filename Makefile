@@ -38,7 +38,7 @@ run: setup  ## Run a study: make run [FILE=search_spaces/quickstart.yaml]
 	$(BIN)/study run $(FILE)
 
 test: lint  ## Everything that must hold before a change goes in
-	@echo "test: studies, cluster and quick tests side by side, about ten minutes on two cores; each tells when it ends" >&2
+	@echo "test: studies, cluster and quick tests side by side, nine to eleven minutes on two cores; each tells when it ends" >&2
 	@$(MAKE) -j 3 --output-sync=target studies cluster unit types floors
 
 lint: setup  ## Style and format
