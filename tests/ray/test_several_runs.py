@@ -97,6 +97,7 @@ def test_folds_train_side_by_side(pool, raw, tmp_path):
     assert [kind for kind, part in mine if not part] == ["ended"]
 
 
+@pytest.mark.long
 def test_a_pruned_trial_stops_its_other_runs(pool, raw, tmp_path):
     """The second run uses the slot that nobody needs, and leaves it as soon as the first one is pruned."""
     long = {**raw, "sampler": {"epoch_draws": 240}, "train": {"epochs": 20, "batch_size": 12}}
