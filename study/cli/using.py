@@ -37,8 +37,8 @@ def predict(
     Raises:
         InputError: there is no such run or file, or the result cannot be written.
     """
-    from study.portable.answers import answers_table, ensemble_answers
-    from study.portable.model import Sampling
+    from study.portable.answers import answers_table
+    from study.portable.model import Sampling, judge_files
 
     ending = out.suffix.lower() if out is not None else ".csv"
     if ending not in ENDINGS:
@@ -51,12 +51,10 @@ def predict(
     models = find_models(run, storage=storage, all_seeds=ensemble)
     if ensemble and len(models) < 2:
         raise InputError(f"{run} has a single seed; an ensemble needs two or more", f"{program()} confirm trains more")
-    readings, answers = models[0].predict_files(found, sampling=Sampling(samples=samples) if samples else None)
-    if ensemble:
-        answers = ensemble_answers(models, readings, answers)
+    readings, answers = judge_files(models, found, sampling=Sampling(samples=samples) if samples else None)
     table = answers_table(readings, answers, models[0].record)
     _write(table, out, ending)
-    bad = sum(1 for reading in readings if reading.frame is None)
+    bad = sum(1 for reading in readings if reading.reason)
     strange = sum(1 for reading in readings if reading.warnings)
     counts = f"{len(found) - bad} of {len(found)} files judged"
     counts += f", {bad} could not be read (column reason)" if bad else ""

@@ -1,24 +1,16 @@
 """Answers as a table, a row for each file."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from study.portable.model import Answers, PortableModel, combined
+from study.portable.model import Answers
 from study.portable.reading import FileReading
 from study.portable.record import ModelRecord
 
-DIGITS = 6
-
-
-def ensemble_answers(models: Sequence[PortableModel], readings: Sequence[FileReading], first: Answers) -> Answers:
-    """The mean over several networks of one preparation; ``first`` are the answers of the first of them."""
-    frames = [reading.frame for reading in readings if reading.frame is not None]
-    if not frames:
-        return first
-    members = [first, *(model.predict_frames(frames) for model in models[1:])]
-    return combined(np.stack([each.probs_nk for each in members]))
+DIGITS: Final = 6
 
 
 def answers_table(readings: Sequence[FileReading], answers: Answers, record: ModelRecord) -> pd.DataFrame:
@@ -27,8 +19,7 @@ def answers_table(readings: Sequence[FileReading], answers: Answers, record: Mod
     Columns: ``file``, ``class``, ``probability_<class>``, ``entropy``, ``spread`` where known, the same of other tasks,
     ``warnings``, ``reason``.
     """
-    is_read = [reading.frame is not None for reading in readings]
-    rows = np.flatnonzero(is_read)
+    rows = np.flatnonzero([not reading.reason for reading in readings])
     table = pd.DataFrame({"file": [reading.file for reading in readings]})
     columns = _columns(answers, record.classes, prefix="")
     for task in record.tasks[1:]:

@@ -19,7 +19,7 @@ from study.portable.record import ModelRecord, TaskRecord
 from study.training import check_identity
 
 # Parts of a study file that say where things lie; they stay at home.
-PLACES: Final = frozenset({"root", "table", "tables", "masks", "prepared", "pretrained", "labels_from"})
+PLACES: Final = frozenset({"root", "table", "tables", "masks", "prepared", "pretrained"})
 
 
 def model_of_run(

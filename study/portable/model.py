@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from study.stochastic import PURPOSE, dropping
 Frames = NDArray[np.uint8] | NDArray[np.uint16]
 
 BATCH_IMAGES: Final = 32
+FILES_AT_ONCE: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +104,7 @@ class PortableModel:
         Returns:
             What was read of each file, and the answers for those that could be (in order, without the others).
         """
-        readings = read_files([str(file) for file in files], self.record)
-        frames = [reading.frame for reading in readings if reading.frame is not None]
-        return readings, self.predict_frames(frames, sampling=sampling)
+        return judge_files([self], files, sampling=sampling)
 
     def predict_frames(self, frames: Sequence[Any], *, sampling: Sampling | None = None) -> Answers:
         """Judge prepared pictures, each uint8 or uint16 [H, W] or [H, W, 3] of the size of ``record.image_hw``."""
@@ -148,6 +147,42 @@ class PortableModel:
                     outputs_so = self.network(to_input(copies_schw))
                 passes.append(self.answers(outputs_so.float().cpu()).probs_nk)
         return combined(np.stack(passes, axis=1))
+
+
+def judge_files(
+    models: Sequence[PortableModel], files: Sequence[str | Path], *, sampling: Sampling | None = None
+) -> tuple[list[FileReading], Answers]:
+    """Judge image files with one network, or with several of one preparation as an ensemble.
+
+    Files are read ``FILES_AT_ONCE`` at a time, and their pictures let go, so any number of them takes the same memory.
+
+    Returns:
+        What was read of each file, without its picture, and the answers for those that could be, in order.
+    """
+    readings: list[FileReading] = []
+    parts: list[Answers] = []
+    for start in range(0, max(1, len(files)), FILES_AT_ONCE):
+        read = read_files([str(file) for file in files[start : start + FILES_AT_ONCE]], models[0].record)
+        frames = [reading.frame for reading in read if not reading.reason]
+        members = [model.predict_frames(frames, sampling=sampling) for model in models]
+        # Without a picture there is nothing to sample or to average.
+        if len(members) > 1 and frames:
+            parts.append(combined(np.stack([each.probs_nk for each in members])))
+        elif frames or not parts:
+            parts.append(members[0])
+        readings += [replace(reading, frame=None) for reading in read]
+    return readings, _joined([part for part in parts if len(part.decoded_n)] or parts[:1])
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """Answers for pictures that were judged one lot after the other."""
+    spreads = [part.spread_n for part in parts if part.spread_n is not None]
+    return Answers(
+        probs_nk=np.concatenate([part.probs_nk for part in parts]),
+        decoded_n=np.concatenate([part.decoded_n for part in parts]),
+        spread_n=np.concatenate(spreads) if spreads else None,
+        others={name: _joined([part.others[name] for part in parts]) for name in parts[0].others},
+    )
 
 
 def combined(probs_snk: NDArray[np.float64]) -> Answers:

@@ -27,9 +27,10 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReading:
-    """One file: its picture [H, W] or [H, W, 3] in the network's frame, or None and the ``reason`` why there is none.
+    """One file: its picture [H, W] or [H, W, 3] in the network's frame, or the ``reason`` why there is none.
 
-    ``warnings`` say in what the file differs from all that the network was trained on.
+    ``frame`` is let go once the picture was judged; ``warnings`` say in what the file differs from all that the network
+    was trained on.
     """
 
     file: str
@@ -52,6 +53,11 @@ def read_files(files: Sequence[str], record: ModelRecord) -> list[FileReading]:
 def _reading(file: str, content: Content | None, result: Mapping[str, Any], *, record: ModelRecord) -> FileReading:
     if content is None:
         return FileReading(file=file, reason=str(result["reason"]))
+    (left, top), (height, width) = content.offset, content.pixels.shape[:2]
+    rows, cols = record.image_hw
+    if top + height > rows or left + width > cols:  # widths of `scaling: multitask` follow the picture
+        reason = f"prepared it takes {top + height} x {left + width} px; the network's frame is {rows} x {cols} px"
+        return FileReading(file=file, reason=reason)
     frame = framed(content, image_hw=record.image_hw, channels=record.channels)
     return FileReading(file=file, frame=frame, warnings=tuple(strange(result, record)))
 

@@ -14,10 +14,10 @@ import torch
 from study.errors import InputError
 from study.losses import LOSSES
 from study.portable import ModelRecord, PortableModel, Sampling, TaskRecord, load_model, save_model
-from study.portable.answers import answers_table, ensemble_answers
+from study.portable.answers import answers_table
 from study.portable.evaluating import check_fits, evaluate_on, learned_rows
 from study.portable.folder import Background
-from study.portable.model import combined, criterion_of
+from study.portable.model import combined, criterion_of, judge_files
 from study.portable.reading import FileReading, seen_in, strange
 from study.portable.torchscript import write_torchscript
 
@@ -183,6 +183,14 @@ class TestSeveralTasks:
 
 
 class TestAnswers:
+    @pytest.fixture
+    def pictures(self, tmp_path):
+        """Three PNG files."""
+        names = [str(tmp_path / f"{i}.png") for i in range(3)]
+        for i, name in enumerate(names):
+            cv2.imwrite(name, np.roll(np.arange(1600, dtype=np.uint8), 90 * i).reshape(40, 40))
+        return names
+
     def test_dropout_depends_on_the_picture_alone(self, model, frames):
         """Another order or other neighbours change nothing; the passes differ."""
         whole = model.predict_frames(frames, sampling=Sampling(samples=4))
@@ -193,16 +201,38 @@ class TestAnswers:
         assert plain.spread_n is None
         assert not np.array_equal(plain.probs_nk, whole.probs_nk)
 
-    def test_ensemble_by_hand(self, model, frames):
-        """Mean and standard deviation of two networks."""
+    def test_ensemble_by_hand(self, model, pictures, monkeypatch):
+        """Mean and standard deviation of two networks; how many files are read at once does not show."""
         other = model_of(record_of(), seed=5)
-        readings = [FileReading(file=str(i), frame=frame) for i, frame in enumerate(frames)]
-        first, second = model.predict_frames(frames), other.predict_frames(frames)
-        found = ensemble_answers([model, other], readings, first)
-        np.testing.assert_allclose(found.probs_nk, (first.probs_nk + second.probs_nk) / 2)
+        _, first = model.predict_files(pictures)
+        _, second = other.predict_files(pictures)
+        monkeypatch.setattr("study.portable.model.FILES_AT_ONCE", 2)
+        readings, found = judge_files([model, other], pictures)
+        np.testing.assert_allclose(found.probs_nk, (first.probs_nk + second.probs_nk) / 2, atol=1e-6)
         k = found.decoded_n[0]
         expected = abs(first.probs_nk[0, k] - second.probs_nk[0, k]) / np.sqrt(2)
-        assert found.spread_n[0] == pytest.approx(expected)
+        assert found.spread_n[0] == pytest.approx(expected, abs=1e-6)
+        assert [reading.file for reading in readings] == pictures
+        assert all(reading.frame is None for reading in readings)
+
+    def test_a_lot_without_a_picture(self, model, pictures, monkeypatch):
+        """Files that cannot be read fill one reading, before or after others."""
+        monkeypatch.setattr("study.portable.model.FILES_AT_ONCE", 1)
+        names = ["none.png", pictures[0], "gone.png", pictures[1]]
+        readings, answers = judge_files([model], names, sampling=Sampling(samples=2))
+        table = answers_table(readings, answers, model.record)
+        assert table["class"].isna().tolist() == [True, False, True, False]
+        assert table["spread"].isna().tolist() == [True, False, True, False]
+        readings, answers = judge_files([model, model], names[:1])
+        assert answers_table(readings, answers, model.record)["class"].isna().tolist() == [True]
+
+    def test_a_picture_that_does_not_fit_the_frame_has_its_reason(self, pictures):
+        """Widths that follow the picture may be larger than any in training."""
+        wide = dict(PREPARATION) | {"scaling": "multitask", "image_hw": [32, 256], "width_multiple": 32}
+        model = model_of(record_of(preparation=wide, image_hw=(32, 16)))
+        readings, answers = model.predict_files(pictures[:1])
+        assert readings[0].reason.endswith("the network's frame is 32 x 16 px")
+        assert len(answers.decoded_n) == 0
 
     def test_entropy_by_hand(self):
         """Even probabilities are 1, a certain one is 0, and a half to a half of three is log 2 over log 3."""
