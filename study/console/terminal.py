@@ -68,11 +68,12 @@ def run_until_done(
 ) -> Result:
     """Runs ``work(stop)`` in a thread; the first SIGINT, SIGTERM or SIGHUP sets ``stop``, the second ends the process.
 
+    A second one counts once the first was told: `timeout` and schedulers signal a process and its group, at once.
     Must be called in the main thread. What ``work`` returns or raises comes back here. Libraries install handlers of
     their own while ``work`` goes on, so ours are put back at every turn of the waiting loop: Ray's C++ core sets one
     for SIGTERM that Python does not know of, and which aborts the process after three seconds.
     """
-    stop = threading.Event()
+    stop, told = threading.Event(), threading.Event()
     outcome: list[Result] = []
     error: list[BaseException] = []
     done = threading.Event()
@@ -85,15 +86,15 @@ def run_until_done(
         finally:
             done.set()
 
-    with _two_step_stopping(stop) as put_back:
+    with _two_step_stopping(stop, told) as put_back:
         thread = threading.Thread(target=in_thread, name="study", daemon=True)
         thread.start()
-        told = is_done = False
+        is_done = False
         while not is_done:
             is_done = done.wait(poll_s)
             put_back()
-            if stop.is_set() and not told:
-                told = True
+            if stop.is_set() and not told.is_set():
+                told.set()
                 note(STOPPING)
         thread.join()
     if error:
@@ -102,12 +103,12 @@ def run_until_done(
 
 
 @contextlib.contextmanager
-def _two_step_stopping(stop: threading.Event) -> Iterator[Callable[[], None]]:
+def _two_step_stopping(stop: threading.Event, told: threading.Event) -> Iterator[Callable[[], None]]:
     """Installs the handler, yields a function that installs it again, restores the former ones on leaving."""
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         signal.alarm(0)  # the three seconds, should Ray's handler have run before this one
-        if stop.is_set():
+        if told.is_set():
             os._exit(EXIT_INTERRUPTED)
         stop.set()
 

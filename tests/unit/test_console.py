@@ -478,6 +478,24 @@ class TestStopping:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 130
 
+    def test_signals_that_come_together_are_one(self):
+        """`timeout` and schedulers signal a process and its group: the second one would end it before it has saved."""
+        code = """
+            import os, signal, time
+            from study.console import run_until_done
+            def work(stop):
+                for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                    os.kill(os.getpid(), number)
+                stop.wait()
+                time.sleep(0.5)
+                return "saved"
+            print(run_until_done(work, note=print))
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, f"{STOPPING}\nsaved\n")
+
     def test_nohup(self):
         """A closed terminal stops a study in order, unless nohup says that it shall go on."""
         code = """
