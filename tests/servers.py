@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import descendants, title
+
 PASSWORD = "geheim-7-Zaunkoenig"
 
 
@@ -71,11 +73,20 @@ class PostgresServer:
         return True
 
     def stop(self, sig=signal.SIGINT):
-        """A "fast" shutdown by default; SIGTERM would wait for the clients. SIGKILL is a crash."""
-        if self.process is not None:
-            self.process.send_signal(sig)
-            self.process.wait()
-            self.process = None
+        """A "fast" shutdown by default; SIGTERM would wait for the clients. SIGKILL is a crash.
+
+        After a crash the server's own processes notice that it is gone and leave; until then no other server may start.
+        """
+        if self.process is None:
+            return
+        own = descendants(self.process.pid)
+        self.process.send_signal(sig)
+        self.process.wait()
+        self.process = None
+        deadline = time.monotonic() + 60
+        while any("postgres" in title(pid) for pid in own):
+            assert time.monotonic() < deadline, "processes of the PostgreSQL server do not end"
+            time.sleep(0.02)
 
     def remove(self):
         """Stop it, and delete what it has written."""
