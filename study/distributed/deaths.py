@@ -53,7 +53,7 @@ class DeathWatch(WorkerGroupCallback):
         self._nodes = {rank: worker.metadata.node_id for rank, worker in enumerate(worker_group.get_workers())}
         group = worker_group.get_worker_group_state().placement_group_handle.placement_group
         try:
-            ray.get(self._switchboard.placed.remote(self._slot, group.id.hex()))
+            ray.get(self._switchboard.placed.remote(self._slot, group.id.hex(), [*self._nodes.values()]))
         except ray.exceptions.RayError:
             # The pool was closed while the workers started. It never knew their places, and Ray Train keeps those of
             # a group that fails at this point; loading tasks of whoever comes next would wait for them for ever.
@@ -118,6 +118,11 @@ def lost_its_place(error: BaseException) -> bool:
 def is_gone(node_id: str) -> bool:
     """Whether a node of the cluster is dead, or does not answer although the cluster has not noticed yet."""
     return any(node["NodeID"] == node_id and _is_silent(node) for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def draining_nodes() -> set[str]:
+    """Nodes that somebody has asked to leave: a cloud's notice, an autoscaler, ``ray drain-node``."""
+    return set(ray._private.state.state.get_draining_nodes())  # noqa: SLF001 - Ray offers no other way to them
 
 
 def gone_nodes() -> set[str]:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.config import ResourcesConfig
 from study.distributed.cluster import Capacity, capacity
-from study.distributed.deaths import DeathWatch, gone_nodes, lost_its_place
+from study.distributed.deaths import DeathWatch, draining_nodes, gone_nodes, lost_its_place
 from study.distributed.preflight import fitting_slots
 from study.distributed.room import find_room, lacking, remove_group
 from study.distributed.switchboard import Switchboard
@@ -77,6 +77,7 @@ class SlotPool:
         self._fits: dict[int, threading.Thread] = {}
         self._seeking: set[int] = set()
         self._parked: set[int] = set()
+        self._moving: set[int] = set()
         self._without_room_since: float | None = None
         self._was_too_wide, self._lean_looks = False, 0
         self._lost_at, self._last_end = -math.inf, ""
@@ -181,6 +182,7 @@ class SlotPool:
         del self._fits[slot]
         self._seeking.discard(slot)
         self._parked.discard(slot)
+        self._moving.discard(slot)
         epochs = self._give_back(slot)
         ray.get(self.switchboard.retire.remote(slot))
         if reason == PARKED:
@@ -202,15 +204,18 @@ class SlotPool:
         self._looked = time.monotonic()
         # The cluster's own table learns of a lost node after many seconds; who asks the nodes knows at once.
         in_doubt = time.monotonic() - self._lost_at < DOUBT_S
-        available = capacity(without=gone_nodes() if in_doubt else ())
+        leaving = draining_nodes()
+        self._moving |= set(ray.get(self.switchboard.leave.remote(leaving))) & set(self._fits) if leaving else set()
+        available = capacity(without=leaving | (gone_nodes() if in_doubt else set()))
         wanted = min(self.most, max(1, fitting_slots(self._resources, available)))
         idle = [slot for slot in range(wanted) if slot not in self._fits and self._starts.get(slot, 0) < MAX_STARTS]
-        for slot in idle[: max(0, wanted - len(self._fits))]:
+        staying = len(set(self._fits) - self._moving)
+        for slot in idle[: max(0, wanted - staying)]:
             self._start(slot)
         if not self._fits:
             self._give_up(self._last_end)
             return
-        self._shrink(len(self._fits) - wanted)
+        self._shrink(len(set(self._fits) - self._moving) - wanted)
         self._watch_wait(available)
 
     def _shrink(self, surplus: int) -> None:
@@ -223,7 +228,7 @@ class SlotPool:
         self._parked |= set(waiting)
         rest = surplus - len(waiting)
         if rest > 0 and self._was_too_wide:
-            for slot in sorted(set(self._fits) - self._seeking, reverse=True)[:rest]:
+            for slot in sorted(set(self._fits) - self._seeking - self._moving, reverse=True)[:rest]:
                 group = ray.get(self.switchboard.dismiss.remote(slot))
                 if group:
                     remove_group(group)

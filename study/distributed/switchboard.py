@@ -2,47 +2,20 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, Final, Literal
 
+from study.distributed.flights import Events, Flight, finish
 from study.failures import last_words, retry_words
 from study.types import EpochResult, FailureKind, Retry, RunOutcome, RunSpec
 
 TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
 
 PARTS: Final = 2  # times as many micro-batches each time that memory ran out
+DRAINED: Final[tuple[FailureKind, str]] = ("preempted", "a node of its workers is being drained")
 
 Taken = tuple[Literal["run", "close", "again"], RunSpec | None]
-
-
-@dataclass(frozen=True)
-class _Events:
-    """What a run tells, in a queue that it may share with the other runs of its trial."""
-
-    run_id: str
-    queue: asyncio.Queue[tuple[str, str, Any]]
-
-    def put_nowait(self, event: tuple[str, Any]) -> None:
-        self.queue.put_nowait((self.run_id, *event))
-
-
-@dataclass(kw_only=True)
-class _Flight:
-    """A run between its submission and the moment that the driver heard of its end."""
-
-    spec: RunSpec
-    slot: int | None = None
-    last_epoch: int = 0
-    failed: dict[str, int] = field(default_factory=dict)
-    kills: tuple[str, int] = ("", 0)
-    ended: bool = False
-    feed: str = ""
-    events: "_Events"
-    dropped: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    decisions: dict[int, asyncio.Future[bool]] = field(default_factory=dict)
-
-    def decision(self, epoch: int) -> asyncio.Future[bool]:
-        return self.decisions.setdefault(epoch, asyncio.get_running_loop().create_future())
 
 
 class Switchboard:
@@ -58,14 +31,16 @@ class Switchboard:
         self._spare: deque[str] = deque()
         self._has_room = False
         self._feeds: dict[str, asyncio.Queue[tuple[str, str, Any]]] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._turns: dict[int, int] = {}
         self._changed = asyncio.Condition()
         self._interrupted = asyncio.Event()
         self._closing = False
         self._causes: dict[int, tuple[FailureKind, str]] = {}
         self._groups: dict[int, str] = {}
+        self._nodes: dict[int, frozenset[str]] = {}
         self._dismissed: set[int] = set()
+        self._moves: dict[int, tuple[FailureKind, str] | None] = {}
         self._progress: dict[int, int] = {}
 
     # Called by the driver.
@@ -79,12 +54,12 @@ class Switchboard:
             spare: hold the run back until `advance` calls it, or `open_room` lets idle slots take it.
         """
         feed = feed or spec.run_id
-        events = _Events(spec.run_id, self._feeds.setdefault(feed, asyncio.Queue()))
-        flight = self._flights[spec.run_id] = _Flight(
+        events = Events(spec.run_id, self._feeds.setdefault(feed, asyncio.Queue()))
+        flight = self._flights[spec.run_id] = Flight(
             spec=spec, last_epoch=spec.reported_epoch, failed=dict(spec.failed), feed=feed, events=events
         )
         if self._interrupted.is_set():
-            _finish(flight, RunOutcome(state="waiting", reason="interrupted before it started"))
+            finish(flight, RunOutcome(state="waiting", reason="interrupted before it started"))
             return
         async with self._changed:
             (self._spare if spare else self._waiting).append(spec.run_id)
@@ -150,19 +125,33 @@ class Switchboard:
                 decision.set_result(False)
         self._forget(run_id)
 
-    async def placed(self, slot: int, group: str) -> None:
-        """The workers of a slot have started, in this placement group."""
-        self._groups[slot] = group
+    async def placed(self, slot: int, group: str, nodes: Collection[str] = ()) -> None:
+        """The workers of a slot have started, in this placement group, on these nodes."""
+        self._groups[slot], self._nodes[slot] = group, frozenset(nodes)
 
     async def vacate(self, slot: int) -> tuple[str, int]:
         """A slot has ended: the placement group that it may have left, and how many epochs it has brought."""
         self._dismissed.discard(slot)
+        self._moves.pop(slot, None)
+        self._nodes.pop(slot, None)
         return self._groups.pop(slot, ""), self._progress.get(slot, 0)
 
     async def dismiss(self, slot: int) -> str:
         """There is no room for a slot any more: the placement group that is to be taken from it."""
         self._dismissed.add(slot)
         return self._groups.get(slot, "")
+
+    async def nodes_of(self, slot: int) -> list[str]:
+        """The nodes on which the workers of a slot are; empty while they are not there."""
+        return sorted(self._nodes.get(slot, ()))
+
+    async def leave(self, nodes: Collection[str]) -> list[int]:
+        """Nodes are being drained: the slots on them, whose runs save at their next step and go on elsewhere."""
+        for slot, own in self._nodes.items():
+            if own & set(nodes):
+                self._moves.setdefault(slot, DRAINED)
+        await self._tell()
+        return [slot for slot, cause in self._moves.items() if cause == DRAINED]
 
     async def num_placed(self) -> int:
         """Slots whose workers are there."""
@@ -171,6 +160,7 @@ class Switchboard:
     async def interrupt(self) -> None:
         """Ask every run to save and end, and start no other."""
         self._interrupted.set()
+        await self._tell()
         self._end_waiting(RunOutcome(state="waiting", reason="interrupted before it started"))
 
     async def give_up(self, reason: str) -> None:
@@ -179,7 +169,7 @@ class Switchboard:
         outcome = RunOutcome(state="waiting", reason=reason)
         self._end_waiting(outcome)
         for flight in self._flights.values():
-            _finish(flight, outcome)
+            finish(flight, outcome)
 
     async def close(self) -> None:
         """Let the slots leave their loops."""
@@ -205,6 +195,8 @@ class Switchboard:
                     return "close", None
                 if self._turns[slot] != turn:
                     return "again", None
+                if slot in self._moves:
+                    return "close", None
                 flight = self._flights[(self._waiting or self._spare).popleft()]
         except TimeoutError:
             return "again", None
@@ -254,14 +246,14 @@ class Switchboard:
         if flight is not None and flight.spec.attempt == attempt and not flight.ended:
             await self._try_again(flight, *failure, can_shrink=can_shrink)
 
-    async def _try_again(self, flight: _Flight, kind: FailureKind, reason: str, *, can_shrink: bool = True) -> None:
+    async def _try_again(self, flight: Flight, kind: FailureKind, reason: str, *, can_shrink: bool = True) -> None:
         """Once more from its last checkpoint, as often as the study file says; then the run has failed."""
         flight.slot = None
         spec, used, allowed = flight.spec, flight.failed.get(kind, 0), flight.spec.retries.get(kind, 0)
         if used >= allowed or (kind == "out_of_memory" and not can_shrink):
             text = last_words(kind, reason, tries=used + 1, parts=spec.parts)
             outcome = RunOutcome(state="failed", reason=text, failure=kind, checkpoint=spec.directory)
-            _finish(flight, outcome)
+            finish(flight, outcome)
             return
         flight.failed[kind] = used + 1
         parts = spec.parts * PARTS if kind == "out_of_memory" else spec.parts
@@ -271,7 +263,7 @@ class Switchboard:
         flight.events.put_nowait(("retry", retry))
         await self._queue_again(flight)
 
-    async def _queue_again(self, flight: _Flight) -> None:
+    async def _queue_again(self, flight: Flight) -> None:
         """From its last checkpoint; what an older attempt still reports counts no more."""
         decided = [epoch for epoch, decision in flight.decisions.items() if decision.done()]
         known = max([flight.spec.reported_epoch, *decided])
@@ -298,16 +290,27 @@ class Switchboard:
     async def end(self, run_id: str, attempt: int, outcome: RunOutcome) -> None:
         """A worker reports how a run ended; reports of attempts that were replaced are dropped."""
         flight = self._flights.get(run_id)
-        if flight is not None and flight.spec.attempt == attempt:
-            _finish(flight, outcome)
+        if flight is None or flight.spec.attempt != attempt or flight.ended:
+            return
+        has_moved = outcome.state == "waiting" and flight.slot in self._moves and not self._interrupted.is_set()
+        cause = self._moves.get(flight.slot) if has_moved and flight.slot is not None else None
+        if cause is not None:
+            await self._try_again(flight, *cause)
+        else:
+            finish(flight, outcome)
 
-    async def wait_interrupted(self) -> bool:
-        """Returns when the study is being interrupted."""
-        return await self._interrupted.wait()
+    async def wait_stop(self, slot: int) -> bool:
+        """Returns when the run of a slot is to save and end: the study is being interrupted, or the slot has to go."""
+        async with self._changed:
+            return await self._changed.wait_for(lambda: self._interrupted.is_set() or slot in self._moves)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     def _has_news(self, slot: int, turn: int) -> bool:
         is_work = bool(self._waiting) or (self._has_room and bool(self._spare))
-        return self._closing or self._turns[slot] != turn or is_work
+        return self._closing or self._turns[slot] != turn or slot in self._moves or is_work
 
     def _forget(self, run_id: str) -> None:
         flight = self._flights.get(run_id)
@@ -326,12 +329,4 @@ class Switchboard:
     def _end_waiting(self, outcome: RunOutcome) -> None:
         for queue in (self._waiting, self._spare):
             while queue:
-                _finish(self._flights[queue.popleft()], outcome)
-
-
-def _finish(flight: _Flight, outcome: RunOutcome) -> None:
-    if not flight.ended:
-        flight.ended, flight.slot = True, None
-        if not flight.dropped.done():
-            flight.dropped.set_result(False)
-        flight.events.put_nowait(("end", outcome))
+                finish(self._flights[queue.popleft()], outcome)

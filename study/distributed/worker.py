@@ -45,7 +45,7 @@ def slot_loop(config: dict[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     tune_malloc()
     interrupted = threading.Event()
-    threading.Thread(target=_watch_interrupt, args=(switchboard, interrupted), daemon=True).start()
+    threading.Thread(target=_watch_stop, args=(switchboard, slot, interrupted), daemon=True).start()
     first_bytes = 0
     while True:
         has_grown = first_bytes and _resident_bytes() > first_bytes + GROWTH_BYTES
@@ -69,9 +69,9 @@ def _resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
-def _watch_interrupt(switchboard: Any, interrupted: threading.Event) -> None:
+def _watch_stop(switchboard: Any, slot: int, interrupted: threading.Event) -> None:
     try:
-        ray.get(switchboard.wait_interrupted.remote())
+        ray.get(switchboard.wait_stop.remote(slot))
         interrupted.set()
     except ray.exceptions.RayError:
         logger.info("the switchboard is gone; the slot is being closed")

@@ -425,3 +425,50 @@ def test_a_dropped_trial_stops_all_of_its_runs():
         return (await board.take(0, wait_s=0.01))[0]
 
     assert play(scene) == "again"
+
+
+def test_a_run_on_a_node_that_is_drained_saves_and_goes_on_in_another_slot():
+    """The run is told to stop too late or ends for good, its slot takes another one, or other slots stop as well."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.placed(0, "group", ["leaving", "staying"])
+        await board.placed(1, "group", ["staying"])
+        await board.take(0)
+        stops = [asyncio.create_task(board.wait_stop(slot)) for slot in (0, 1)]
+        await soon()
+        assert await board.leave(["nobody's"]) == []
+        await soon()
+        assert [stop.done() for stop in stops] == [False, False]
+        assert await board.leave(["leaving"]) == [0]
+        await soon()
+        assert [stop.done() for stop in stops] == [True, False]
+        await board.end("0-s0", 1, RunOutcome(state="waiting"))
+        assert await board.take(0) == ("close", None)
+        order, again = await board.take(1)
+        assert (order, again.attempt) == ("run", 2)
+        await board.vacate(0)  # its workers are somewhere else when they ask again
+        await board.submit(spec("1"))
+        await board.interrupt()
+        await soon()
+        await board.end("0-s0", 2, RunOutcome(state="waiting"))
+        events = [await board.next_event("0-s0") for _ in range(4)]
+        assert all(stop.done() for stop in stops)
+        return [kind for kind, _ in events], events[1][1].kind, events[-1][1].state
+
+    assert play(scene) == (["started", "retry", "started", "end"], "preempted", "waiting")
+
+
+def test_a_slot_that_waits_for_work_on_a_node_that_is_drained_leaves_at_once():
+    """It takes a run after all, or stays until the node is killed under it."""
+
+    async def scene():
+        board = Switchboard()
+        await board.placed(0, "group", ["leaving"])
+        taking = asyncio.create_task(board.take(0))
+        await soon()
+        await board.leave(["leaving"])
+        return await taking
+
+    assert play(scene) == ("close", None)

@@ -1,0 +1,192 @@
+"""A node that leaves a real cluster in mid-run costs a run the steps since its last checkpoint, or none at all."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study import checkpoint
+from study.config import StudyConfig
+from study.distributed import slots
+from study.distributed.slots import SlotPool, run_directly
+from study.distributed.specs import make_spec
+
+pytestmark = [pytest.mark.ray, pytest.mark.long]
+STEPS = 12  # of an epoch of 48 images in batches of 4
+EVERY = 5  # steps between two checkpoints
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def config(make_dataset, tmp_path_factory):
+    """A study on the tiny dataset, which saves every few steps."""
+    root = make_dataset(tmp_path_factory.mktemp("leaves") / "tiny")
+    return StudyConfig.model_validate(
+        {
+            "study": "leaves",
+            "data": {
+                "prepared": str(root),
+                "image_size": 32,
+                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
+            },
+            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
+            "augment": {"policy": "none"},
+            "train": {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": f"{EVERY} steps"},
+        }
+    )
+
+
+@ray.remote
+class Occupant:
+    """Takes the CPUs of a node, so that nothing else runs there."""
+
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+def slow_loop(config):
+    """The loop of a worker whose steps take long enough for a node to leave; each is noted when it begins."""
+    import time
+    from pathlib import Path
+
+    from study.distributed import worker
+    from study.training import loop
+
+    step = loop.train_step
+
+    def slow(run, batch):
+        with (Path(run.directory) / "steps.txt").open("a") as file:
+            file.write(f"{run.step}\n")
+        time.sleep(0.06)
+        step(run, batch)
+
+    loop.train_step = slow
+    worker.slot_loop(config)
+
+
+@pytest.fixture
+def pool(cluster, tmp_path, monkeypatch):
+    """A slot whose steps are slow."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(slots, "_loop", slow_loop)
+    pool = SlotPool(1, workers=1, cpus_per_worker=0.9, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    yield pool
+    pool.close()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def add_node(cpus):
+    """Another node of this cluster, not by `ray start`, which would tell every program here to join this cluster."""
+    return Node(
+        RayParams(
+            gcs_address=ray.get_runtime_context().gcs_address,
+            num_cpus=cpus,
+            object_store_memory=2**27,
+            min_worker_port=0,
+            max_worker_port=0,
+            node_manager_port=0,
+            include_log_monitor=False,
+            dashboard_agent_listen_port=None,
+        ),
+        head=False,
+    )
+
+
+def alive_nodes():
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def wait_until(condition, what, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def visitor(cluster):
+    """A second node, on which alone there is room: its id, how it is killed, and how this node is freed."""
+    here, home = alive_nodes(), ray.get_runtime_context().get_node_id()
+    at_home = NodeAffinitySchedulingStrategy(home, soft=False)
+    occupant = Occupant.options(num_cpus=2, scheduling_strategy=at_home).remote()
+    assert ray.get(occupant.node.remote()) == home
+    node = add_node(2)
+    wait_until(lambda: len(alive_nodes()) == len(here) + 1, "the second node does not come")
+    try:
+        yield (alive_nodes() - here).pop(), node, lambda: ray.kill(occupant)
+    finally:
+        ray.kill(occupant)
+        node.kill_all_processes(check_alive=False)
+        wait_until(lambda: alive_nodes() == here, "the second node is still in the cluster")
+
+
+def drain(node_id):
+    """What a cloud's notice of preemption makes of a node."""
+    command = [Path(sys.executable).parent / "ray", "drain-node", "--node-id", node_id]
+    command += ["--address", ray.get_runtime_context().gcs_address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", "a test", "--deadline-remaining-seconds", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_one(pool, spec, on_event=lambda *_: None):
+    """The events of a run."""
+    heard = []
+
+    def hear(_, kind, payload):
+        heard.append((kind, payload))
+        on_event(kind, payload)
+
+    run_directly(pool, [spec], concurrent=1, on_event=hear, stop=threading.Event())
+    return heard
+
+
+def steps_of(spec):
+    """The steps that were begun, in their order."""
+    return [int(line) for line in (Path(spec.directory) / "steps.txt").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("how", ["killed", "drained"])
+def test_a_node_that_leaves_costs_what_was_not_saved(visitor, pool, config, tmp_path, how):
+    """A node that is killed costs more than the steps since the checkpoint; one that is drained costs any."""
+    node_id, node, make_room = visitor
+    calm = make_spec(tmp_path, "calm", 0, config=config, attempt=1)
+    rough = make_spec(tmp_path, "rough", 0, config=config, attempt=1)
+    assert run_one(pool, calm)[-1][1].state == "complete"
+    nodes = []
+
+    def leave(kind, payload):
+        if kind == "epoch" and payload.epoch == 3:
+            nodes.append(ray.get(pool.switchboard.nodes_of.remote(0)))
+            make_room()
+            if how == "drained":
+                drain(node_id)
+            else:
+                threading.Timer(0.6, lambda: node.kill_all_processes(check_alive=False)).start()
+
+    events = run_one(pool, rough, leave)
+    assert nodes == [[node_id]], "the run was not on the node that left"
+    assert events[-1][1].state == "complete", events[-1][1].reason
+    assert [payload.epoch for kind, payload in events if kind == "epoch"] == list(range(1, EPOCHS + 1))
+    retries = [payload for kind, payload in events if kind == "retry"]
+    assert [retry.kind for retry in retries] == ["preempted"], retries
+    assert 3 <= retries[0].epoch < EPOCHS, "the node left when the run was over"
+    begun = steps_of(rough)
+    again = len(begun) - STEPS * EPOCHS
+    assert sorted(set(begun)) == list(range(STEPS * EPOCHS))
+    assert again == 0 if how == "drained" else 0 <= again <= EVERY, f"{again} steps were made again"
+    if how == "drained":
+        wait_until(lambda: node_id not in alive_nodes(), "the drained node waits for something")
+    states = [checkpoint.load_last(Path(spec.directory)) for spec in (calm, rough)]
+    assert repr([dict(epoch.metrics) for epoch in states[0].history]) == repr(
+        [dict(epoch.metrics) for epoch in states[1].history]
+    )
+    assert all(torch.equal(states[0].model[key], states[1].model[key]) for key in states[0].model)
