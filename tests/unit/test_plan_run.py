@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from study.config import StudyConfig
-from study.distributed.runs import plan_run
+from study.distributed.runs import plan_run, write_plan
 
 ROWS = 60
 SPLITS = np.where(np.arange(ROWS) % 4 == 3, "val", "train")
@@ -71,3 +71,24 @@ def test_queue_and_unit_reach_the_plan(dataset):
     plan, _ = plan_run(config_of(name="none", unit="patient", epoch_draws=12), dataset, seed=1)
     patients = dataset.rows("train")[plan.indices(0, 2)] // 5
     assert sorted(patients.reshape(-1)) == list(range(12))
+
+
+def test_an_equal_plan_is_not_drawn_again(dataset, tmp_path, monkeypatch):
+    """Plans of equal content share one picture; another sampler or seed has its own."""
+    drawn = []
+
+    def draw(path, *, title, **parts):
+        drawn.append(title)
+        path.write_bytes(title.encode())
+
+    monkeypatch.setattr("study.figures_plan.write_plan_figure", draw)
+    monkeypatch.setattr("study.distributed.runs._pictures", {})
+    for folder, name, seed in (("0", "label", 5), ("1", "label", 5), ("2", "label", 6), ("3", "none", 5)):
+        plan, _ = plan_run(config_of(name=name), dataset, seed=seed)
+        (tmp_path / folder).mkdir()
+        write_plan(plan, tmp_path / folder, classes=("benign", "malignant"))
+    content = [{file.name: file.read_bytes() for file in sorted(path.iterdir())} for path in sorted(tmp_path.iterdir())]
+    assert content[0] == content[1]
+    assert set(content[0]) == {"plan.json", "plan.png"}
+    assert len({text for each in content for text in each.values()}) == 6
+    assert len(drawn) == 3
