@@ -17,7 +17,7 @@ FILE ?= search_spaces/quickstart.yaml
 QUICK := tests $(addprefix --ignore=tests/,ray e2e gpu chaos bench)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos clean
+.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ bench: setup  ## Speed, as ratios within one run
 
 chaos: setup  ## Shoot the processes of a study one after another (about 20 minutes)
 	PYTHONUNBUFFERED=1 $(PYTEST) -q -s tests/chaos/chaos_study.py
+
+fuzz: setup  ## Damaged files, study files, tables and checkpoints (half an hour)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --no-deps atheris==3.0.0 || true
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz.every --guided 20000
 
 clean:  ## Remove the environment and all caches; keeps data/ and studies/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

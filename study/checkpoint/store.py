@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,8 @@ FORMAT: Final = 1
 MODEL_FILE: Final = "model.safetensors"
 OPTIMISER_FILE: Final = "optimiser.safetensors"
 STATE_FILE: Final = "state.json"
+STEP_NAME: Final = re.compile(r"step_\d{8,}(-\d+)?")  # a name, so that a pointer leads to no other folder
+FAULTS: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 READ_TRIES: Final = 5  # a writer may remove a step directory between reading the pointer and opening it
 
 
@@ -139,7 +142,7 @@ def load_step(path: Path) -> TrainState:
     tensors = _read_tensors(path, OPTIMISER_FILE, document)
     fields = document["state"]
     with _explained(path / STATE_FILE):
-        return TrainState(
+        state = TrainState(
             model=_read_tensors(path, MODEL_FILE, document),
             optimiser=decode(fields["optimiser"], tensors),
             scaler=decode(fields["scaler"], tensors),
@@ -152,6 +155,19 @@ def load_step(path: Path) -> TrainState:
             identity=fields["identity"],
             raw=decode(fields["raw"], tensors),
         )
+        _check_kinds(state)
+    return state
+
+
+def _check_kinds(state: TrainState) -> None:
+    """Refuse values of other kinds than training writes: they would fail later, far from their cause."""
+    counts = (state.step, state.epoch, state.best_epoch, *(result.epoch for result in state.history))
+    mappings = (state.optimiser, state.scaler, state.partial, state.raw, *(result.metrics for result in state.history))
+    is_ours = all(type(count) is int and count >= 0 for count in counts)
+    is_ours = is_ours and all(isinstance(mapping, Mapping) for mapping in mappings)
+    is_ours = is_ours and (state.best_value is None or isinstance(state.best_value, float | int))
+    if not is_ours or not isinstance(state.identity, str):
+        raise TypeError("values of other kinds than a run writes")
 
 
 def _write_step(target: Path, state: TrainState, attempt: int) -> None:
@@ -269,7 +285,10 @@ def _read_pointer(root: Path) -> dict[str, str | None]:
         return {}
     with _explained(path):
         pointer = _read_json(path)
-        return {"last": pointer["last"], "best": pointer["best"]}
+        names: dict[str, str | None] = {"last": pointer["last"], "best": pointer["best"]}
+        if not all(name is None or STEP_NAME.fullmatch(name) for name in names.values()):
+            raise _unusable(path, "it names no step")
+        return names
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -306,7 +325,7 @@ def _explained(file: Path) -> Iterator[None]:
     """Turn whatever a foreign or damaged file provokes into an error that names the file."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except FAULTS as error:
         detail = "missing" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise _unusable(file, detail) from error
 

@@ -4,14 +4,20 @@ import functools
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from study.data.archives import unpacks_too_far
 from study.data.files import ARRAY_MEMBER, file_state, open_file, whole_file
 from study.data.pictures import Colour, Picture, picture_of
 from study.errors import DicomError
+
+DAMAGE: Final = (
+    *(OSError, ValueError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def is_array_place(path: str | Path) -> bool:
@@ -44,8 +50,10 @@ def array_picture(path: str | Path, *, colour: Colour) -> Picture:
 def _array(place: str, member: str, _state: tuple[int, int]) -> npt.NDArray[Any]:
     try:
         with open_file(place) as file, np.load(file, allow_pickle=False) as archive:
+            if unpacks_too_far(archive.zip, f"{member}.npy"):
+                raise DicomError("the array unpacks to more than pictures could be", "save it without compression")
             return np.asarray(archive[member])
     except KeyError:
         raise DicomError("the array file has no such member", "check the source's table") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except DAMAGE:
         raise DicomError("the array file is missing or damaged", "fetch the file again") from None

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydicom import Dataset
+from pydicom import Dataset, filereader
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -57,6 +57,7 @@ WANTED_TAGS: Final[list[int]] = [int(Tag(keyword)) for keyword in WANTED]
 PIXEL_DATA: Final = 0x7FE00010
 PREAMBLE_BYTES: Final = 132
 UNDEFINED: Final = 0xFFFFFFFF
+INFLATED_MOST: Final = 2**28 + 2**26  # bytes: the largest frame that is read in 16 bits, and a header
 FOREIGN: Final = "neither DICOM nor a known picture format"
 TRUNCATED: Final = "the file is truncated"
 ITEM: Final = b"\xfe\xff\x00\xe0"
@@ -99,9 +100,8 @@ def parse_dicom(content: Content) -> DicomFile:
     Raises:
         DicomError: the structure is damaged, or the file has no pixel data that may be used.
     """
-    stream: Any = io.BytesIO(content) if isinstance(content, bytes) else content
-    stream.seek(0)
     place: list[tuple[int, int]] = []
+    is_marked = has_preamble(content)
 
     def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
         if tag == PIXEL_DATA:
@@ -110,18 +110,18 @@ def parse_dicom(content: Content) -> DicomFile:
 
     with quiet() as caught:
         try:
-            dataset: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=WANTED_TAGS)
-            syntax = dataset.file_meta.get("TransferSyntaxUID")
+            content, outer = _inflated(content)
+            stream: Any = _stream(content)
+            dataset: Dataset = filereader.read_partial(stream, at_pixels, force=True, specific_tags=WANTED_TAGS)
+            dataset.file_meta = dataset.file_meta if outer is None else outer
             known = any(dataset.get(keyword) is not None for keyword in ("Rows", "Columns", "Modality"))
             _refuse_raw(dataset)
-            if syntax == DeflatedExplicitVRLittleEndian:
-                return _inflated(content)
         except DECODING_ERRORS:
-            reason = "the DICOM structure is damaged" if has_preamble(content) else FOREIGN
+            reason = "the DICOM structure is damaged" if is_marked else FOREIGN
             raise DicomError(reason, "fetch the file again or leave it out") from None
         if any("End of file" in str(warning.message) for warning in caught):
             raise DicomError(TRUNCATED, "fetch the file again or leave it out")
-    if not known and not has_preamble(content):
+    if not known and not is_marked:
         raise DicomError(FOREIGN, "leave the file out of the table")
     if not place:
         raise DicomError("the file has no PixelData", "fetch the file again or leave it out")
@@ -133,12 +133,34 @@ def parse_dicom(content: Content) -> DicomFile:
     return DicomFile(dataset=dataset, frame=frame, is_compressed=is_compressed)
 
 
-def _inflated(content: Content) -> DicomFile:
-    """A file that is deflated as a whole; here the values have to be copied."""
-    dataset = dcmread(io.BytesIO(content), specific_tags=[*WANTED_TAGS, PIXEL_DATA])
-    if "PixelData" not in dataset:
-        raise DicomError("the file has no PixelData", "fetch the file again or leave it out")
-    return DicomFile(dataset=dataset, frame=memoryview(dataset.PixelData or b""), is_compressed=False)
+def _stream(content: Content) -> Any:
+    stream: Any = io.BytesIO(content) if isinstance(content, bytes) else content
+    stream.seek(0)
+    return stream
+
+
+def _file_meta(stream: Any) -> FileMetaDataset:
+    """The file's own header, as pydicom sees it before it reads, or inflates, the rest."""
+    filereader.read_preamble(stream, force=True)
+    return filereader._read_file_meta_info(stream)  # noqa: SLF001 - the public readers inflate without a limit
+
+
+def _inflated(content: Content) -> tuple[Content, FileMetaDataset | None]:
+    """The data set of a file that is deflated as a whole, and its header; other files as they are, and None.
+
+    A few kilobytes can be deflated gigabytes, so that no more than a picture is taken (PS3.5 A.5).
+    """
+    stream = _stream(content)
+    meta = _file_meta(stream)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return content, None
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    inside = unpacker.decompress(content[stream.tell() :], INFLATED_MOST)
+    if not unpacker.eof and len(inside) >= INFLATED_MOST:
+        raise DicomError(f"the deflated file is larger than {INFLATED_MOST >> 20} MiB", "export it uncompressed")
+    if not unpacker.eof or _file_meta(_stream(inside)):
+        raise ValueError("cut short, or another file inside")
+    return inside, meta
 
 
 def _refuse_raw(dataset: Dataset) -> None:

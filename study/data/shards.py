@@ -279,7 +279,7 @@ def read_about(root: str | Path) -> dict[str, Any]:
         if crc is not None and crc != about_checksum(about):
             raise InputError(f"{shown(place)} is damaged: it does not agree with its checksum", PREPARE_AGAIN)
         version = about["format"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{shown(place)} is damaged ({type(error).__name__})", PREPARE_AGAIN) from error
     if version != FORMAT:
         raise InputError(f"{shown(place)} has format {version}; expected {FORMAT}", PREPARE_AGAIN)

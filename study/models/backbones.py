@@ -5,19 +5,16 @@ import functools
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from study.errors import EnvironmentFault, InputError
 from study.models.heads import exchange_head
 from study.models.setup import Setup
 from study.models.torchvision_ops import declare_missing_operators
-
-_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, UnpicklingError, SafetensorError)
+from study.models.weights import UNREADABLE
 
 
 def make_classifier(name: str, setup: Setup) -> nn.Module:
@@ -96,7 +93,7 @@ def _from_file(name: str, *, path: Path, options: Mapping[str, Any]) -> nn.Modul
         with torch.random.fork_rng():
             torch.manual_seed(torch.initial_seed() + 1)
             other = _build(name, options)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"model.pretrained: {path} does not hold weights of {name} ({type(error).__name__}: {reason})",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 
-_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, UnpicklingError, SafetensorError)
+# All that the readers of weights were seen to raise on damaged files.
+UNREADABLE: Final = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AttributeError, OverflowError, MemoryError),
+    *(UnpicklingError, SafetensorError),
+)
 
 
 def load_weights(network: nn.Module, path: Path, *, optional: tuple[str, ...] = ()) -> None:
@@ -43,7 +47,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
-    except (*_UNREADABLE, AttributeError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"model.pretrained: {path} does not hold weights ({type(error).__name__}: {reason})",

@@ -317,3 +317,32 @@ def test_kill_never_leaves_half_a_checkpoint(tmp_path):
         save_one(tmp_path / "run", step=last.step + 1)
         assert checkpoint.load_last(tmp_path / "run").step == last.step + 1
         assert not list((tmp_path / "run" / "checkpoints").glob(".writing*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../elsewhere", "/tmp/step_00000003", "step_3", "latest.json", 7, ["step_00000003"]]
+)
+def test_a_pointer_leads_to_a_step_alone(tmp_path, name):
+    """A pointer that was changed makes the run read another folder, or fails as something else."""
+    save_one(tmp_path, is_best=True)
+    (tmp_path / "checkpoints" / "latest.json").write_text(json.dumps({"last": name, "best": name}))
+    for load in (checkpoint.load_last, checkpoint.load_best, checkpoint.best_path):
+        with pytest.raises(StudyError, match=r"latest\.json cannot be used"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "3"}, {"epoch": True}, {"identity": 5}, {"best_value": "high"}, {"raw": 1}]
+)
+def test_a_state_of_other_kinds_is_refused(tmp_path, change):
+    """A state whose checksum fits and whose values do not fails steps later, far from its cause."""
+    target = save_one(tmp_path) / "state.json"
+    document = json.loads(target.read_text())
+    document["state"] |= change
+    document["digest"] = store._digest(document["state"])
+    target.write_text(json.dumps(document))
+    with pytest.raises(StudyError, match=r"state\.json cannot be used"):
+        checkpoint.load_last(tmp_path)
+    target.write_text("[" * 100_000)
+    with pytest.raises(StudyError, match=r"state\.json cannot be used"):
+        checkpoint.load_last(tmp_path)

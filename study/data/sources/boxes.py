@@ -26,7 +26,7 @@ def parse_lesions(text: str) -> list[Box] | None:
     """The boxes of a manifest's text; None if it is anything but a JSON list of four finite numbers each."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, list):
         return None
@@ -37,7 +37,14 @@ def parse_lesions(text: str) -> list[Box] | None:
 def _is_box(value: object) -> bool:
     if not isinstance(value, list) or len(value) != 4:
         return False
-    return all(isinstance(edge, int | float) and not isinstance(edge, bool) and isfinite(edge) for edge in value)
+    return all(isinstance(edge, int | float) and not isinstance(edge, bool) and _is_size(edge) for edge in value)
+
+
+def _is_size(edge: float) -> bool:
+    try:
+        return isfinite(edge)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def circle_box(x: float, y: float, *, radius: float) -> Box:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from study.data.files import is_file, join, shown
 from study.data.manifest import finish_manifest
-from study.data.sources.cells import need_columns, read_text_table, take
+from study.data.sources.cells import columns_found, need_columns, read_text_table, take
 from study.data.sources.places import names_below
 from study.data.sources.wide import agreed, words_of
 from study.errors import InputError
@@ -73,7 +73,7 @@ def _read_lesions(root: str | Path, folder: str, words: tuple[str, str, str, str
     density = next((column for column in DENSITY_NAMES if column in frame), None)
     if density is None:
         raise InputError(
-            f"{shown(place)}: column {' or '.join(DENSITY_NAMES)} is missing; found {', '.join(frame.columns)}",
+            f"{shown(place)}: column {' or '.join(DENSITY_NAMES)} is missing; found {columns_found(frame, COLUMNS)}",
             "use the published table",
         )
     words_of(frame["assessment"], {text: text for text in ASSESSMENTS}, allowed="0 to 5", table=place)

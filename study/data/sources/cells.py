@@ -46,6 +46,8 @@ WORDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
 }
 AMOUNTS: Final = ("age", "rows", "cols", "bits_stored", "n_findings", "file_bytes")
 CORRECT_CELL: Final = "correct the cell, or empty it if nobody knows the value"
+MOST_NAMED: Final = 40  # columns that a message names
+LONGEST_NAME: Final = 40
 HEADER_BYTES: Final = 65_536  # of a CSV table, more than the longest header line of the published ones
 
 
@@ -80,13 +82,25 @@ def need_columns(frame: pd.DataFrame, columns: Iterable[str], *, table: str | Pa
     Raises:
         InputError: with the missing and the found columns.
     """
+    columns = tuple(columns)
     missing = [column for column in columns if column not in frame]
     if missing:
-        found = ", ".join(map(str, frame.columns))
         raise InputError(
-            f"{shown(table)}: column {', '.join(missing)} is missing; found {found}",
+            f"{shown(table)}: column {', '.join(missing)} is missing; found {columns_found(frame, columns)}",
             "give the whole table, with its column names unchanged",
         )
+
+
+def columns_found(frame: pd.DataFrame, known: Iterable[str]) -> str:
+    """The columns of a table for a message, the first of many; only their number where none of them is known.
+
+    Such a table may have no header, and its first line is a patient's then.
+    """
+    names = [str(column) for column in frame.columns]
+    if not set(names) & set(known):
+        return f"{len(names)} others, none of which is known: is there a header line?"
+    listed = ", ".join(name[:LONGEST_NAME] for name in names[:MOST_NAMED])
+    return listed + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
 
 
 def take(frame: pd.DataFrame, columns: Mapping[str, str], *, table: str | Path) -> pd.DataFrame:
@@ -179,7 +193,7 @@ def _csv(file: BinaryIO, name: str) -> pd.DataFrame:
 def _parquet(file: BinaryIO, name: str) -> pd.DataFrame:
     """Cells as text; a fraction in an id column means that long ids have lost digits already."""
     try:
-        found = pyarrow.parquet.read_table(file)
+        found = pyarrow.parquet.read_table(file).replace_schema_metadata(None)  # pandas would trust its notes
     except (pyarrow.lib.ArrowException, OSError):
         raise InputError(f"{name} is not a Parquet table", "write it again") from None
     if len(set(found.column_names)) < len(found.column_names):

@@ -7,6 +7,7 @@ doi 10.7937/tcia.eqde-4b16.
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from pydicom import dcmread
 
+from study.data.archives import unpacks_too_far
 from study.data.dicom_file import DECODING_ERRORS, quiet
 from study.data.dicom_tags import TAG_KEYWORDS, DicomTags, tags_from_dataset
 from study.data.files import is_file, join, open_file, read_bytes, shown
@@ -28,6 +30,11 @@ from study.errors import InputError
 SHEETS: Final = ("CMMD_clinicaldata_revision.xlsx", "CMMD_clinicaldata_revision.csv")
 COLUMNS: Final = {"ID1": "patient_id", "LeftRight": "laterality", "Age": "age"}
 CLASSES: Final = {"Benign": "benign", "Malignant": "malignant"}
+# All that the readers of sheets were seen to raise on damaged files.
+NO_SHEET: Final = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(SyntaxError, NotImplementedError, RuntimeError, ArithmeticError),
+)
 PATIENT: Final = re.compile(r"D[12]-\d{4}")
 HEADER_TAGS: Final = (*TAG_KEYWORDS, "Rows", "Columns", "BitsStored", "PhotometricInterpretation")
 THREADS: Final = 16  # headers wait for the disk or the network, not for the processor
@@ -110,8 +117,12 @@ def _read_sheet(place: str) -> pd.DataFrame:
 
 def _excel(place: str) -> pd.DataFrame:
     try:
-        frame = pd.read_excel(io.BytesIO(read_bytes(place)), dtype="str", na_filter=False, engine="openpyxl")
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError):
+        sheet = io.BytesIO(read_bytes(place))
+        with zipfile.ZipFile(sheet) as archive:
+            if unpacks_too_far(archive):
+                raise InputError(f"{shown(place)} unpacks to more than a sheet could hold", "give it as CSV")
+        frame = pd.read_excel(sheet, dtype="str", na_filter=False, engine="openpyxl")
+    except NO_SHEET:
         raise InputError(f"{shown(place)} is not an Excel sheet", "fetch it again, or give it as CSV") from None
     if frame.empty:
         raise InputError(f"{shown(place)} has no rows", "fetch it again, or give it as CSV")

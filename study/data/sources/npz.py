@@ -1,6 +1,7 @@
 """One array file in the layout of MedMNIST: images and labels of each split under names such as ``train_images``."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from numpy.lib import format as npy
 
+from study.data.archives import unpacks_too_far
 from study.data.files import is_file, join, open_file, shown
 from study.data.manifest import finish_manifest
 from study.errors import InputError
@@ -19,6 +21,8 @@ IMAGES: Final = "_images"
 LABELS: Final = "_labels"
 MEMBER: Final = ".npy"
 COLOURS: Final = 3
+# All that the readers of archives and arrays were seen to raise on damaged files.
+DAMAGE: Final = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
 # Bits that the values use; 16-bit arrays often hold 12-bit values, so theirs are unknown until the images are read.
 DEPTHS: Final[Mapping[np.dtype[Any], int | None]] = {np.dtype(np.uint8): 8, np.dtype(np.uint16): None}
 
@@ -53,7 +57,7 @@ def read_npz(root: str | Path, *, name: str = "npz") -> pd.DataFrame:
     try:
         with open_file(place) as file, zipfile.ZipFile(file) as archive:
             splits = _read_splits(archive, table)
-    except (zipfile.BadZipFile, OSError, EOFError):
+    except DAMAGE:
         raise InputError(f"{table} is not a whole array file", "fetch it again") from None
     images = pd.concat([_rows(split, place) for split in splits], ignore_index=True)
     # Patients of one id are one patient in all sources, but image 0 of two array files is not one person.
@@ -108,6 +112,8 @@ def _shape(archive: zipfile.ZipFile, member: str, table: str) -> tuple[tuple[int
 def _labels(archive: zipfile.ZipFile, name: str, table: str) -> npt.NDArray[np.int64]:
     member = f"{name}{LABELS}"
     shape, kind = _shape(archive, f"{member}{MEMBER}", table)
+    if unpacks_too_far(archive, f"{member}{MEMBER}"):
+        raise InputError(f"{table}: {member} unpacks to more than labels could be", "fetch the file again")
     if len(shape) == 2 and shape[1] > 1:
         raise InputError(
             f"{table}: {member} is {list(shape)}: {shape[1]} labels for each image; expected one",

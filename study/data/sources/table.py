@@ -9,10 +9,11 @@ import pandas as pd
 from study.data.files import is_file, is_remote, join, shown
 from study.data.manifest import ID_COLUMNS, MANIFEST_COLUMNS, finish_manifest
 from study.data.sources.boxes import lesion_text, parse_lesions
-from study.data.sources.cells import CORRECT_CELL, read_text_table, understand
+from study.data.sources.cells import CORRECT_CELL, LONGEST_NAME, columns_found, read_text_table, understand
 from study.errors import InputError
 
 ALIASES: Final = {"label": "label3"}
+MOST_FAULTS: Final = 10
 GIVEN_BY_READER: Final = ("source", "raw_view", "raw_birads", "birads_sub")
 FRACTION: Final = r"\d+\.0*|\d+(?:\.\d+)?[eE]\+\d+"  # as spreadsheets and pandas write whole numbers
 TRUTH: Final = ("label", "label3", "birads", "biopsy", "density", "class_name")
@@ -64,20 +65,25 @@ def _image_place(root: str | Path, path: str) -> str:
 
 def _check_columns(frame: pd.DataFrame, table: str) -> None:
     """Refuse a table whose columns cannot all be understood, with everything that is wrong with them."""
-    faults = [_unknown(str(column)) for column in frame.columns if column not in ALLOWED]
+    unknown = [str(column) for column in frame.columns if column not in ALLOWED]
+    if len(unknown) == len(frame.columns):  # a table without a header has a patient there: nothing of it is repeated
+        found = columns_found(frame, ALLOWED)
+        raise InputError(f"{shown(table)}: found {found}", f"write a header line; use names of: {', '.join(ALLOWED)}")
+    faults = [_unknown(column) for column in unknown[:MOST_FAULTS]]
+    faults += [f"{len(unknown) - MOST_FAULTS} more unknown columns"] if len(unknown) > MOST_FAULTS else []
     if {"label", "label3"} <= set(frame.columns):
         faults.append("columns label and label3 mean the same; keep one of them")
     faults += [f"column {column!r} is missing" for column in ("path", "patient_id") if column not in frame]
     if not set(TRUTH) & set(frame.columns):
         faults.append(f"no label: expected one of the columns {', '.join(TRUTH)}")
     if faults:
-        found = f"found {', '.join(map(str, frame.columns))}"
+        found = f"found {columns_found(frame, ALLOWED)}"
         raise InputError(f"{shown(table)}: {'; '.join(faults)}; {found}", f"use names of: {', '.join(ALLOWED)}")
 
 
 def _unknown(column: str) -> str:
     near = get_close_matches(column.lower(), ALLOWED, n=1, cutoff=0.5)
-    return f"unknown column {column!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"unknown column {column[:LONGEST_NAME]!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _lesions(cells: pd.Series, table: str) -> list[str | None]:

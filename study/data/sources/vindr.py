@@ -9,7 +9,7 @@ import pandas as pd
 from study.data.files import is_file, join, shown
 from study.data.manifest import finish_manifest
 from study.data.sources.boxes import Box, lesion_text
-from study.data.sources.cells import need_columns, read_text_table, take
+from study.data.sources.cells import columns_found, need_columns, read_text_table, take
 from study.errors import InputError
 
 BREASTS_FILE: Final = "breast-level_annotations.csv"
@@ -130,8 +130,9 @@ def _devices(table: str) -> pd.DataFrame:
     plain = {column: "".join(filter(str.isalpha, str(column).lower())) for column in frame.columns}
     keys = [column for column, text in plain.items() if text == IMAGE_KEY]
     if not keys:
+        known = [column for column, text in plain.items() if text in DEVICE_COLUMNS]
         raise InputError(
-            f"{shown(table)}: column SOP Instance UID is missing; found {', '.join(frame.columns)}", PUBLISHED_TABLE
+            f"{shown(table)}: column SOP Instance UID is missing; found {columns_found(frame, known)}", PUBLISHED_TABLE
         )
     found = {column: DEVICE_COLUMNS[text] for column, text in plain.items() if text in DEVICE_COLUMNS}
     devices = frame[[keys[0], *found]].rename(columns={keys[0]: "image_id", **found}).drop_duplicates()
