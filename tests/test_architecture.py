@@ -174,7 +174,7 @@ def test_help_imports_little():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = done.stdout.rpartition("|")[2].split()
-    light = ["app", "invocation", "network_verbs", "options"]
+    light = ["app", "cluster_verbs", "invocation", "network_verbs", "options"]
     assert loaded == ["study", "study.cli", *(f"study.cli.{name}" for name in light), "study.errors"]
 
 

@@ -7,10 +7,9 @@ from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
-from study.cli import network_verbs
+from study.cli import cluster_verbs, network_verbs
 from study.cli.invocation import answering, exit_with
-from study.cli.options import STORAGE, Debug, File, Json, Name, Overrides, Scale, Storage
-from study.errors import EXIT_BAD_INPUT
+from study.cli.options import STORAGE, Address, Debug, File, Json, Name, Overrides, Scale, Storage
 
 EPILOG: Final = """\b
 Examples:
@@ -22,6 +21,7 @@ Examples:
   study best quickstart --yaml > best.yaml        the best configuration as a study file
   study status quickstart --watch                 where it stands, until it ends
   study compare quickstart other                  what differs, and is it real?
+  study submit my.yaml --address http://head:8265 --storage /shared/studies    on a Ray cluster
 
 \b
 Exit codes: 0 done, 1 failed, 2 bad input, 3 something missing on this machine, 130 interrupted."""
@@ -118,14 +118,19 @@ def status(
         bool, typer.Option("--watch", help="Go on showing it until it ends; Ctrl-C leaves, the study goes on.")
     ] = False,
     json: Json = False,
+    address: Address = None,
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
     """Show where a study stands: its trials, what runs and how fast, the best so far, or how to go on."""
     with contextlib.nullcontext() if watch else answering():
+        from study.cli.job_status import show_job_status
         from study.cli.status import show_status
 
-        code = show_status(name, storage=storage, as_json=json, watch=watch)
+        if address is not None:
+            code = show_job_status(name, storage=storage, address=address, as_json=json, watch=watch)
+        else:
+            code = show_status(name, storage=storage, as_json=json, watch=watch)
     raise typer.Exit(code)
 
 
@@ -199,20 +204,6 @@ def compare(
         show_compare(names, storage=storage, as_json=json)
 
 
-@app.command(short_help="Print the end of a study's log.")
-def logs(
-    name: Name,
-    *,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="Lines from the end.")] = 50,
-    storage: Storage = STORAGE,
-    debug: Debug = False,
-) -> None:
-    """Print the end of a study's log to standard output."""
-    from study.cli.showing import show_logs
-
-    show_logs(name, storage=storage, lines=lines)
-
-
 @app.command(short_help="Check this machine, and a study file with its data.")
 def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = None,
@@ -226,26 +217,6 @@ def doctor(
     from study.cli.showing import show_doctor
 
     raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or (), scale=scale))
-
-
-def _not_yet(verb: str) -> NoReturn:
-    typer.echo(f"study {verb}: not available yet", err=True)
-    raise typer.Exit(EXIT_BAD_INPUT)
-
-
-_ANY: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-
-@app.command(context_settings=_ANY)
-def submit() -> None:
-    """Send a study to a Ray cluster and come back (not available yet)."""
-    _not_yet("submit")
-
-
-@app.command(context_settings=_ANY)
-def stop() -> None:
-    """Ask a running study to save and stop (not available yet)."""
-    _not_yet("stop")
 
 
 @app.command(short_help="Write a study's report: a page, tables, figures.")
@@ -269,6 +240,9 @@ def report(
     report_on(what, storage=storage, out=out, quick=quick, methods=methods)
 
 
+app.command(short_help="Send a study to a Ray cluster.", epilog=cluster_verbs.SUBMIT_EXAMPLES)(cluster_verbs.submit)
+app.command(short_help="Ask a running study to save and stop.")(cluster_verbs.stop)
+app.command(short_help="Print the end of a study's log, or follow it.")(cluster_verbs.logs)
 app.command()(network_verbs.explain)
 app.command()(network_verbs.predict)
 app.command()(network_verbs.evaluate)

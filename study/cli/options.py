@@ -37,4 +37,12 @@ Scale = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show tracebacks.", callback=_remember_debug, is_eager=True, show_default=False)
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="A Ray cluster's dashboard, http://HEAD:8265; for submit also RAY_API_SERVER_ADDRESS or RAY_ADDRESS.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from study.cli.folders import (
-    storage_root,
-    study_directory,
-)
-from study.cli.invocation import program, storage_option
-from study.errors import InputError
+from study.cli.folders import storage_root
 
 if TYPE_CHECKING:
     from study.types import RunRow, TrialRow
@@ -56,20 +50,6 @@ def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
     found |= {"violations": dict(row.violations)} if row.violations else {}
     found |= {"sd": row.sd, "runs": [_run_record(run) for run in row.runs]} if row.runs else {}
     return found | ({"repeats": row.repeats} if row.repeats else {})
-
-
-def show_logs(name: str, *, storage: str, lines: int) -> None:
-    """The last lines of a study's log.
-
-    Raises:
-        InputError: there is no such study, or it has no log yet.
-    """
-    path = study_directory(name, storage) / "study.log"
-    if not path.exists():
-        raise InputError(f"study {name!r} has no log yet", f"{program()} resume {name}{storage_option(storage)}")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in deque(file, maxlen=lines):
-            typer.echo(line, nl=False)
 
 
 def show_doctor(file: Path | None, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> int:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -22,8 +22,10 @@ LOOK_EVERY_S: Final = 1.0
 PATIENCE_S: Final = 300.0  # a database that does not answer for so long ends the watching
 
 
-def show_status(name: str, *, storage: str, as_json: bool, watch: bool) -> int:
-    """Where one study stands; with ``watch`` until it ends. Returns the exit code.
+def show_status(
+    name: str, *, storage: str, as_json: bool, watch: bool, extra: Mapping[str, object] | None = None
+) -> int:
+    """Where one study stands; with ``watch`` until it ends. Returns the exit code. ``extra`` goes into the JSON.
 
     A study that was watched and ended without being done gives 1, an interrupted watch 130.
 
@@ -40,7 +42,7 @@ def show_status(name: str, *, storage: str, as_json: bool, watch: bool) -> int:
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
     if as_json and not watch:
-        print_json(status_record(last, log=log_of(found, last)))
+        print_json(status_record(last, log=log_of(found, last)) | dict(extra or {}))
     elif not as_json:
         resume = _resume(found, storage)
         typer.echo(status_text(last, log=log_of(found, last), resume=resume, width=table_width()), err=True)

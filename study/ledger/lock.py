@@ -22,6 +22,7 @@ from typing import IO, Final
 
 from study.ledger.lock_row import LockRow
 from study.ledger.locking import BEAT_S, STALE_S, Held, LockHolder, busy, here, is_alive, taken_over
+from study.ledger.stopping import forget_request, look_for_request
 from study.ledger.storage import file_of, server_engine
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def lock_study(
         for path in _lock_files(study_dir, url):
             formers.append(stack.enter_context(_file_lock(path, study, held, beat_s=beat_s)))
             beats.append(functools.partial(_beat_file, path, held))
+        stack.callback(forget_request, study_dir)
+        beats.append(functools.partial(look_for_request, study_dir, held))
         engine = server_engine(url) if url else None
         if engine is not None:
             row = LockRow(engine, study, beat_s=beat_s)

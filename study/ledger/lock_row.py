@@ -44,6 +44,13 @@ TABLE: Final = Table(
     Column("beat", DateTime(timezone=True), nullable=False),
 )
 
+REQUESTS: Final = Table(
+    "study_stops",
+    TABLE.metadata,
+    Column("study", String(512), primary_key=True),
+    Column("owner", String(64), nullable=False),
+)
+
 
 class LockRow:
     """The row of one study; every method is one short transaction."""
@@ -73,21 +80,41 @@ class LockRow:
         try:
             with self._engine.begin() as connection:
                 connection.execute(delete(TABLE).where(self._mine(holder)))
+                connection.execute(delete(REQUESTS).where(self._asked(holder)))
         except UNANSWERED as error:
             logger.warning("the study's lock stays in the ledger for %.0f s: %s", self._stale_s, type(error).__name__)
 
     def beat(self, held: Held) -> None:
-        """Give a sign of life, or learn that somebody else has the row; raises what the driver of the database does."""
+        """Give a sign of life, or learn that somebody else has the row or asks to stop.
+
+        Raises what the driver of the database does.
+        """
         with self._engine.begin() as connection:
             if connection.execute(
                 update(TABLE).where(self._mine(held.holder)).values(beat=func.clock_timestamp())
             ).rowcount:
+                if connection.scalar(select(REQUESTS.c.owner).where(self._asked(held.holder))):
+                    held.ask_to_stop()
                 return
             found = self._read(connection)
             if found is not None:
                 held.lose(found[0])
             else:  # the table was emptied, or the server lost its last seconds
                 self._put(connection, held.holder)
+
+    @answered
+    def ask_to_stop(self, holder: LockHolder) -> None:
+        """Ask a holder of the row to save and stop.
+
+        Raises:
+            EnvironmentFault: the server does not answer.
+        """
+        self._make_table()
+        request = insert(REQUESTS).values(study=self._study, owner=holder.owner)
+        with self._engine.begin() as connection:
+            connection.execute(
+                request.on_conflict_do_update(index_elements=[REQUESTS.c.study], set_={"owner": holder.owner})
+            )
 
     def holder(self) -> LockHolder | None:
         """Who drives the study now; None when nobody does or the server does not tell."""
@@ -147,6 +174,9 @@ class LockRow:
 
     def _mine(self, holder: LockHolder) -> Any:
         return (TABLE.c.study == self._study) & (TABLE.c.owner == holder.owner)
+
+    def _asked(self, holder: LockHolder) -> Any:
+        return (REQUESTS.c.study == self._study) & (REQUESTS.c.owner == holder.owner)
 
     def _make_table(self) -> None:
         try:

@@ -39,6 +39,7 @@ class Held:
     def __init__(self, holder: LockHolder) -> None:
         self.holder = holder
         self.taken_by: LockHolder | None = None
+        self.is_asked_to_stop = False
         self._lock = threading.Lock()
         self._listener: Callable[[], None] | None = None
 
@@ -48,10 +49,10 @@ class Held:
         return self.taken_by is not None
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` once when the lock is lost, at once when it is already."""
+        """Call ``listener`` when the lock is lost or somebody asks to stop, at once when that was before."""
         with self._lock:
             self._listener = listener
-            is_late = self.is_lost
+            is_late = self.is_lost or self.is_asked_to_stop
         if is_late:
             listener()
 
@@ -59,6 +60,14 @@ class Held:
         """Another driver has the study."""
         with self._lock:
             is_news, self.taken_by = not self.is_lost, self.taken_by or other
+            listener = self._listener
+        if is_news and listener is not None:
+            listener()
+
+    def ask_to_stop(self) -> None:
+        """Somebody asks the driver to save and stop."""
+        with self._lock:
+            is_news, self.is_asked_to_stop = not self.is_asked_to_stop, True
             listener = self._listener
         if is_news and listener is not None:
             listener()
@@ -86,6 +95,11 @@ def is_alive(holder: LockHolder, *, age_s: float, is_dropped: bool, stale_s: flo
     if not holder.place and holder.host == socket.gethostname():
         return not is_dropped
     return age_s < stale_s
+
+
+def is_here(holder: LockHolder) -> bool:
+    """Whether the holder is a process that this one can send a signal."""
+    return bool(holder.pid) and holder.place == _place() and _is_process(holder.pid)
 
 
 def is_dead_here(holder: LockHolder) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from study.errors import EnvironmentFault, InputError
-from study.ledger import Ledger, lock_holder, lock_study
+from study.ledger import Ledger, ask_to_stop, lock_holder, lock_study
 from study.ledger.lock_row import TABLE, LockRow
 from study.ledger.locking import Held, here
 from study.ledger.postgresql import shown, with_driver
@@ -163,6 +163,21 @@ def test_lock_that_was_lost_stops_its_driver(tmp_path, server, elsewhere):
         assert stopped.wait(10)
         assert held.taken_by.pid == 17
     LockRow(engine, "quick").free(elsewhere)
+
+
+def test_a_driver_elsewhere_is_asked_through_the_server(tmp_path, server):
+    """A driver that shares no directory with whoever asks it to stop finds the request in the ledger's server."""
+    asked, url = threading.Event(), server.url
+    with lock_study(tmp_path / "a" / "quick", url=url, beat_s=BEAT_S) as held:
+        held.listen(asked.set)
+        ask_to_stop(tmp_path / "b" / "quick", replace(held.holder, owner="another"), url=url)
+        ask_to_stop(tmp_path / "b" / "other", held.holder, url=url)
+        assert not asked.wait(5 * BEAT_S)
+        ask_to_stop(tmp_path / "b" / "quick", held.holder, url=url)
+        assert asked.wait(10)
+        assert not held.is_lost
+    with lock_study(tmp_path / "a" / "quick", url=url, beat_s=BEAT_S) as held:
+        assert not held.is_asked_to_stop
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,312 @@
+"""The jobs of a Ray cluster over HTTP, with errors that say what does not fit."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from platform import python_version
+from typing import Any, Final
+
+import aiohttp
+import ray
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from study.distributed.jobs import Job, JobState, Parcel
+from study.errors import EnvironmentFault, StudyError
+
+TOKEN_FILE: Final = Path(".ray") / "auth_token"
+ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+ANSWER_S: Final = 60.0
+FIRST_ANSWER_S: Final = 15.0
+UPLOAD_S: Final = 600.0
+STATES: Final[dict[JobStatus, JobState]] = {
+    JobStatus.PENDING: "pending",
+    JobStatus.RUNNING: "running",
+    JobStatus.STOPPED: "stopped",
+    JobStatus.FAILED: "failed",
+    JobStatus.SUCCEEDED: "succeeded",
+}
+CONNECTIONS: Final = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, aiohttp.ClientError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """What a cluster runs; ``python`` is empty when it does not tell. ``ahead_s`` is its clock before ours."""
+
+    ray: str
+    python: str
+    ahead_s: float = 0.0
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which would wait for ever for a server that does not answer."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        options.setdefault("timeout", UPLOAD_S if method == "PUT" else ANSWER_S)
+        response: requests.Response = super()._do_request(method, endpoint, **options)
+        return response
+
+
+class RayJobs:
+    """The jobs of the cluster at ``address``, an URL of http or https; see `study.distributed.jobs.JobServer`.
+
+    Every method raises EnvironmentFault when the cluster does not answer or refuses the token.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._headers = _headers()
+        self.versions = ask_versions(self.address, self._headers)
+        for module in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
+        with _telling(self.address), _without(ADDRESSES):  # Ray would prefer them to the address that it is given
+            self._client = _Client(self.address, headers=self._headers)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the cluster's clock, to a second."""
+        return time.time() + self.versions.ahead_s
+
+    def find(self, name: str) -> Job | None:
+        """The job of that name, if there is one."""
+        with _telling(self.address):
+            try:
+                return _job(name, self._client.get_job_info(name))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return None
+                raise
+
+    def send(self, parcel: Parcel) -> bool:
+        """Start a job; False when another one has that name."""
+        surroundings: dict[str, Any] = {"working_dir": str(parcel.folder), "env_vars": dict(parcel.environment)}
+        if parcel.packages:
+            surroundings["pip"] = {"packages": list(parcel.packages), "pip_check": False}
+        with _telling(self.address):
+            try:
+                self._client.submit_job(
+                    entrypoint=parcel.entrypoint,
+                    submission_id=parcel.name,
+                    runtime_env=surroundings,
+                    metadata=dict(parcel.metadata),
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                raise
+        return True
+
+    def delete(self, name: str) -> bool:
+        """Forget a job that has ended; False when there is none that has."""
+        with _telling(self.address):
+            try:
+                return bool(self._client.delete_job(name))
+            except RuntimeError as error:
+                if "non-terminal state" in str(error) or "status code 404" in str(error):
+                    return False
+                raise
+
+    def stop(self, name: str) -> bool:
+        """Ask a job to save and stop; False when it was not running."""
+        with _telling(self.address):
+            try:
+                return bool(self._client.stop_job(name))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return False
+                raise
+
+    def log(self, name: str) -> str:
+        """All that jobs of that name have printed since the cluster began; empty when nothing was."""
+        with _telling(self.address):
+            try:
+                return str(self._client.get_job_logs(name))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return ""
+                raise
+
+    def follow(self, name: str, *, skip: int) -> Iterator[str]:
+        """What a job prints, as it comes, without the first ``skip`` characters; ends with the job or the line."""
+        chunks = self._client.tail_job_logs(name)
+
+        async def following() -> str | None:
+            return await anext(chunks, None)
+
+        with _telling(self.address), asyncio.Runner() as runner:
+            while (text := runner.run(following())) is not None:
+                kept, skip = text[skip:], max(0, skip - len(text))
+                if kept:
+                    yield kept
+
+
+def check_versions(found: Versions, *, address: str) -> None:
+    """A cluster runs our Ray, to the release, and our Python, to the second number.
+
+    Raises:
+        EnvironmentFault: it does not; the message has both.
+    """
+    ours = Versions(ray=ray.__version__, python=python_version())
+    is_python_right = not found.python or found.python.split(".")[:2] == ours.python.split(".")[:2]
+    if found.ray == ours.ray and is_python_right:
+        return
+    python = f"Python {found.python}" if found.python else "an unknown Python"
+    raise EnvironmentFault(
+        f"the cluster at {address} runs Ray {found.ray} with {python}; "
+        f"expected Ray {ours.ray} with Python {'.'.join(ours.python.split('.')[:2])}, as here",
+        f"install ray=={ours.ray} and that Python on the nodes, or send from an environment like theirs",
+    )
+
+
+def ask_versions(address: str, headers: dict[str, str]) -> Versions:
+    """What the cluster runs; also finds out whether anybody listens, and whether the token fits.
+
+    Raises:
+        EnvironmentFault: nobody listens there, it is not Ray, or the token does not fit.
+    """
+    with _telling(address):
+        answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_ANSWER_S)
+        _check_token(answer, address)
+        try:
+            version = str(answer.json()["ray_version"])
+        except (ValueError, KeyError, TypeError):
+            raise EnvironmentFault(
+                f"what answers at {address} is not the dashboard of a Ray cluster (status {answer.status_code})",
+                "name the address of the dashboard: --address http://HEAD:8265",
+            ) from None
+        about = requests.get(f"{address}/api/v0/cluster_metadata", headers=headers, timeout=FIRST_ANSWER_S)
+        try:
+            python = str(about.json()["data"]["pythonVersion"])
+        except (ValueError, KeyError, TypeError):
+            python = ""
+    ahead = 0.0
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
+    return Versions(ray=version, python=python, ahead_s=ahead)
+
+
+def _headers() -> dict[str, str]:
+    """What every request carries: the token, and what ``RAY_JOB_HEADERS`` asks for, as with Ray's own commands.
+
+    Raises:
+        EnvironmentFault: the token's file or the headers cannot be read.
+    """
+    try:
+        found = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
+        headers = {str(name): str(value) for name, value in found.items()}
+    except (ValueError, AttributeError):
+        raise EnvironmentFault(
+            "RAY_JOB_HEADERS is not a JSON object", "for example {'X-Name': 'value'} in JSON"
+        ) from None
+    token = _token()
+    if token and not any(name.lower() == "authorization" for name in headers):
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _token() -> str:
+    """The token as Ray looks for it: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token; else empty.
+
+    Ray's own client sends it only with RAY_AUTH_MODE=token, and says otherwise that it is missing.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        return ""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / TOKEN_FILE
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        if not named:
+            return ""
+        raise EnvironmentFault(f"RAY_AUTH_TOKEN_PATH names {path}, which is not there", "put the token there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(
+            f"the token of the cluster cannot be read from {path}: {type(error).__name__}", "make it a file of yours"
+        ) from None
+
+
+def _check_token(answer: requests.Response, address: str) -> None:
+    if answer.status_code in (401, 403):
+        raise _refused(address, is_missing=answer.status_code == 401)
+
+
+def _refused(address: str, *, is_missing: bool) -> EnvironmentFault:
+    fix = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token, in this order"
+    if is_missing:
+        return EnvironmentFault(f"the cluster at {address} asks for a token and got none", f"put it into {fix}")
+    return EnvironmentFault(
+        f"the cluster at {address} refuses the token",
+        f"`ray get-auth-token` on its head node shows it; put it into {fix}",
+    )
+
+
+@contextlib.contextmanager
+def _telling(address: str) -> Iterator[None]:
+    """Makes errors of the connection and of the server ours."""
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise EnvironmentFault(
+            f"the certificate of {address} is not trusted here: {_first_line(error)}",
+            "REQUESTS_CA_BUNDLE and SSL_CERT_FILE name a file with the authority's certificate",
+        ) from error
+    except AuthenticationError as error:
+        raise _refused(address, is_missing="required" in str(error)) from error
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status in (401, 403):
+            raise _refused(address, is_missing=error.status == 401) from error
+        raise EnvironmentFault(f"{address} does not give the log: status {error.status}", "try again") from error
+    except (*CONNECTIONS, ConnectionError, TimeoutError) as error:
+        raise EnvironmentFault(
+            f"no Ray cluster answers at {address}: {type(error).__name__}",
+            "is the head node up, and its dashboard reachable from here? "
+            "--dashboard-host of `ray start` lets others in, `ssh -L` and `kubectl port-forward` lead to it",
+        ) from error
+    except RuntimeError as error:
+        if "WebSocket" in str(error):
+            raise EnvironmentFault(f"the connection to {address} broke", "is the head node still up?") from error
+        raise StudyError(
+            f"the cluster at {address} refused: {_reason(error)}", "look at the head node's dashboard and its logs"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what a server answered, which is a traceback in most cases."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+@contextlib.contextmanager
+def _without(names: tuple[str, ...]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _job(name: str, details: JobDetails) -> Job:
+    return Job(
+        name=name,
+        state=STATES[details.status],
+        entrypoint=details.entrypoint or "",
+        message=details.message or "",
+        cause=str(details.error_type or ""),
+        exit_code=details.driver_exit_code,
+        metadata=dict(details.metadata or {}),
+        started=(details.start_time or 0) / 1000,
+        ended=(details.end_time or 0) / 1000,
+    )

@@ -1,0 +1,132 @@
+"""What a cluster's dashboard may answer, and what we make of it; a small server stands for the dashboard."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from platform import python_version
+
+import pytest
+import ray
+
+from study.distributed.job_client import RayJobs, Versions, check_versions
+from study.errors import EnvironmentFault
+
+PYTHON = python_version()
+TOKEN = "secret-of-the-cluster"
+
+
+@contextmanager
+def dashboard(answers, *, token=""):
+    """A server with an answer (text or data) for each path; 404 elsewhere, 401 and 403 as Ray gives them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            given = self.headers.get("Authorization", "")
+            status, answer = 404, "not found"
+            if token and not given:
+                status, answer = 401, "Unauthorized: Missing authentication token"
+            elif token and given != f"Bearer {token}":
+                status, answer = 403, "Forbidden: Invalid authentication token"
+            elif self.path in answers:
+                status, answer = 200, answers[self.path]
+            body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Nothing goes to the terminal."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def answers(ray_version=ray.__version__, python=PYTHON):
+    return {
+        "/api/version": {"version": "4", "ray_version": ray_version, "ray_commit": "x", "session_name": "s"},
+        "/api/v0/cluster_metadata": {"result": True, "msg": "", "data": {"pythonVersion": python}},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_what_fits(monkeypatch):
+    """The same Ray and Python fit; RAY_ADDRESS does not lead elsewhere."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    with dashboard(answers()) as address:
+        jobs = RayJobs(address)
+        check_versions(jobs.versions, address=address)
+        assert jobs.find("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (answers("2.40.0"), "runs Ray 2.40.0 with Python"),
+        (answers(python="3.9.18"), "with Python 3.9.18; expected Ray"),
+        ({"/api/version": answers("2.9.3")["/api/version"]}, "runs Ray 2.9.3 with an unknown Python"),
+    ],
+)
+def test_other_versions(found, words):
+    """Another Ray or Python is refused, and both are named; the patch of Python may differ."""
+    with dashboard(found) as address, pytest.raises(EnvironmentFault, match=words) as error:
+        check_versions(RayJobs(address).versions, address=address)
+    assert f"expected Ray {ray.__version__} with Python" in error.value.message
+    check_versions(Versions(ray=ray.__version__, python=python_version().rpartition(".")[0] + ".99"), address="x")
+    check_versions(Versions(ray=ray.__version__, python=""), address="x")
+
+
+def test_tokens(monkeypatch, tmp_path):
+    """A token comes from the variable, the named file or the home; a missing and a wrong one are told apart."""
+    with dashboard(answers(), token=TOKEN) as address:
+        with pytest.raises(EnvironmentFault, match="asks for a token and got none") as error:
+            RayJobs(address)
+        assert "RAY_AUTH_TOKEN_PATH" in error.value.fix
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(f"{TOKEN}\n")
+        RayJobs(address)
+        (tmp_path / "token").write_text("another")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+        with pytest.raises(EnvironmentFault, match="refuses the token") as error:
+            RayJobs(address)
+        assert "another" not in str(error.value)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        RayJobs(address)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(EnvironmentFault, match="which is not there"):
+        RayJobs("http://127.0.0.1:9")
+
+
+def test_nobody_there():
+    """Where nothing listens, or something else does, it is said so."""
+    with pytest.raises(EnvironmentFault, match=r"no Ray cluster answers at http://127\.0\.0\.1:9") as error:
+        RayJobs("http://127.0.0.1:9")
+    assert error.value.exit_code == 3
+    not_ray = pytest.raises(EnvironmentFault, match="not the dashboard of a Ray cluster")
+    with dashboard({"/api/version": "<html>hello</html>"}) as address, not_ray:
+        RayJobs(address)
+
+
+def test_headers(monkeypatch):
+    """Headers for what stands before a cluster are those of Ray's own commands."""
+    monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"Authorization": f"Bearer {TOKEN}"}))
+    with dashboard(answers(), token=TOKEN) as address:
+        RayJobs(address)
+    monkeypatch.setenv("RAY_JOB_HEADERS", "x: y")
+    with pytest.raises(EnvironmentFault, match="RAY_JOB_HEADERS is not a JSON object"):
+        RayJobs("http://127.0.0.1:9")
