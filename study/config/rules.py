@@ -85,16 +85,23 @@ def _source_faults(view: View) -> Iterator[Fault]:
 
 def _phantom_faults(view: View) -> Iterator[Fault]:
     for path, source in view.items("data.sources"):
-        shares = {name: view.number(f"{path}.shares.{name}") for name in SHARES}
-        if source.get("kind") != "phantom" or None in shares.values():
+        if source.get("kind") != "phantom":
+            continue
+        has_grades = isinstance(source.get("grades"), list | tuple)
+        names, key = (tuple(map(str, range(6))), "grades") if has_grades else (SHARES, "shares")
+        shares = {name: view.number(f"{path}.{key}.{name}") for name in names}
+        if not has_grades and view.number(f"{path}.reader_noise"):
+            yield Fault(f"{path}.reader_noise", "readers are off by a grade, and there are no grades; expected grades")
+        if None in shares.values():
             continue
         total = sum(shares.values())
         if abs(total - 1) > 1e-6:
-            found = ", ".join(f"{name} {share:g}" for name, share in shares.items())
-            yield Fault(f"{path}.shares", f"{found} make {total:g}: expected 1 together")
+            found = ", ".join(f"{share:g}" if has_grades else f"{name} {share:g}" for name, share in shares.items())
+            yield Fault(f"{path}.{key}", f"{found} make {total:g}: expected 1 together")
         needed, patients = sum(share > 0 for share in shares.values()), view.number(f"{path}.patients")
         if patients is not None and patients < needed:
-            yield Fault(f"{path}.patients", f"{patients}: expected at least {needed}, one for each class with a share")
+            one = "grade" if has_grades else "class"
+            yield Fault(f"{path}.patients", f"{patients}: expected at least {needed}, one for each {one} with a share")
 
 
 def _budget_faults(view: View) -> Iterator[Fault]:

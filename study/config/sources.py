@@ -19,6 +19,7 @@ def _as_patient_pattern(text: str) -> str:
     return text
 
 
+Pixels = Annotated[int, Field(ge=64, le=8192)]
 PatientPattern = Annotated[Text, AfterValidator(_as_patient_pattern)]
 
 
@@ -31,7 +32,10 @@ class SharesConfig(Section):
 
 
 class PhantomSource(Section):
-    """Synthetic patients; DICOM files that are missing are written. ``root`` null means beside ``data.prepared``."""
+    """Synthetic patients; DICOM files that are missing are written. ``root`` null means beside ``data.prepared``.
+
+    ``grades`` are the shares of the breasts of BI-RADS 1 to 6, in the place of ``shares``.
+    """
 
     kind: Literal["phantom"]
     name: ShortSlug
@@ -40,6 +44,11 @@ class PhantomSource(Section):
     root: Text | None = None
     vendors: Annotated[tuple[Vendor, ...], NotEmpty, AsTuple, Distinct] = ("Alpha", "Beta")
     shares: SharesConfig = Field(default_factory=SharesConfig)
+    rows: Pixels = 512
+    cols: Pixels = 416
+    grades: Annotated[tuple[Share, Share, Share, Share, Share, Share], AsTuple] | None = None
+    reader_noise: Share = 0.0
+    look: ShortSlug | None = None
 
 
 class MiasSource(Section):

@@ -2,7 +2,8 @@
 
 Every patient has four images (left and right, CC and MLO). The class of a breast shows in the shape of its lesions
 alone: none (normal), round masses and coarse calcifications (benign), spiculated masses and fine irregular clusters
-(malignant). Everything follows from the settings, so two machines write the same pixels.
+(malignant). With grades, lesions grow clearer, larger and more ragged from grade to grade instead, and readers err.
+Everything follows from the settings, so two machines write the same pixels.
 """
 
 import hashlib
@@ -10,9 +11,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ import pandas as pd
 
 from study.data.manifest import CLASSES3, finish_manifest
 from study.data.phantom_file import VENDORS, phantom_file, uid
+from study.data.phantom_grades import CLASS_OF_GRADE, GRADES, check_grades, graded
 from study.errors import InputError
 
 LABELS_FILE: Final = "labels.csv"
@@ -29,6 +32,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 DENSITIES: Final = ("A", "B", "C", "D")
 DENSITY_SHARES: Final = (0.1, 0.4, 0.4, 0.1)
 SAME_BOTH_SIDES: Final = 0.4  # left and right differ in 40 % of VinDr exams, but a site of that kind has few lesions
+SINCE: Final = ("grades", "reader_noise", "look")  # settings that the first sites did not have
 LABEL_COLUMNS: Final = (
     "path",
     "image_id",
@@ -58,6 +62,10 @@ class PhantomSettings:
 
     ``shares`` are the shares of breasts (so also of images) per class; each class with a share has at least one
     patient. ``vendors`` share the patients evenly. ``rows`` and ``cols`` are the size of an image in px.
+
+    ``grades`` are the shares of breasts of each grade 1 to 6, in the place of ``shares``; ``reader_noise`` is the share
+    of breasts whose label and assessment are one grade off, while picture and biopsy are not. ``look`` is the site
+    whose contrast and texture the pictures have, another one than ``name`` for other patients of the same site.
     """
 
     name: str
@@ -67,31 +75,41 @@ class PhantomSettings:
     shares: Mapping[str, float] = field(default_factory=lambda: {"normal": 0.5, "benign": 0.3, "malignant": 0.2})
     rows: int = 512
     cols: int = 416
+    grades: tuple[float, ...] | None = None
+    reader_noise: float = 0.0
+    look: str | None = None
 
     def __post_init__(self) -> None:
         """Check everything before the first file is written."""
-        if not NAME.fullmatch(self.name):
-            raise InputError(f"phantom name {self.name!r}; expected 1 to 32 letters, digits, '_' or '-'")
+        for key, name in (("name", self.name), ("look", self.look)):
+            if name is not None and not NAME.fullmatch(name):
+                raise InputError(f"phantom {key} {name!r}; expected 1 to 32 letters, digits, '_' or '-'")
         for vendor in self.vendors or ("",):
             if vendor not in VENDORS:
                 near = get_close_matches(vendor, VENDORS, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"phantom vendor {vendor!r}; expected some of {', '.join(VENDORS)}{hint}")
         _check_shares(self.shares)
-        needed = sum(share > 0 for share in self.shares.values())
+        check_grades(self.grades, self.reader_noise)
+        needed = sum(share > 0 for share in (self.grades or self.shares.values()))
         if self.patients < needed:
             raise InputError(f"phantom {self.name!r} has {self.patients} patients; expected at least {needed}")
         if min(self.rows, self.cols) < 64 or max(self.rows, self.cols) > 8192:
             raise InputError(f"phantom size is {self.rows} x {self.cols} px; expected 64 to 8192")
 
+    def as_values(self) -> dict[str, Any]:
+        """The settings as plain values, without those of `SINCE` that say nothing: older sites stay what they are."""
+        values = {**asdict(self), "vendors": list(self.vendors), "shares": dict(self.shares)}
+        return {key: value for key, value in values.items() if key not in SINCE or value}
+
     def as_json(self) -> dict[str, Any]:
-        """The settings as plain values, as `phantom.json` holds them."""
-        return {"format": 1, **asdict(self), "vendors": list(self.vendors), "shares": dict(self.shares)}
+        """The settings as `phantom.json` holds them."""
+        return {"format": 1, **self.as_values()}
 
 
 def phantom_manifest(settings: PhantomSettings, root: str | Path | None = None) -> pd.DataFrame:
     """The manifest of a site, without drawing a pixel; ``path`` is relative unless the root is given."""
-    frame = _label_table(settings)
+    frame = _drawn_table(settings)[_columns(settings)]
     frame = frame.assign(raw_view=frame["view"], raw_birads=frame["birads"].astype("str"))
     if root is not None:
         frame["path"] = [str(Path(root).absolute() / path) for path in frame["path"]]
@@ -109,7 +127,7 @@ def write_phantom(root: str | Path, settings: PhantomSettings, *, progress: Call
     """
     folder = Path(root)
     _claim(folder, settings)
-    table = _label_table(settings)
+    table = _drawn_table(settings)
     written = 0
     for number, row in enumerate(table.to_dict("records"), start=1):
         path = folder / row["path"]
@@ -118,7 +136,7 @@ def write_phantom(root: str | Path, settings: PhantomSettings, *, progress: Call
             written += 1
         if progress is not None:
             progress(number)
-    _write_whole(folder / LABELS_FILE, table.to_csv(index=False).encode())
+    _write_whole(folder / LABELS_FILE, table[_columns(settings)].to_csv(index=False).encode())
     return written
 
 
@@ -131,7 +149,7 @@ def _seed(settings: PhantomSettings, *parts: str) -> int:
 def _image_file(settings: PhantomSettings, row: Mapping[Hashable, Any]) -> bytes:
     breast = f"{row['patient_id']} {row['laterality']}"
     seeds = {"image_seed": _seed(settings, "image", row["image_id"]), "breast_seed": _seed(settings, "breast", breast)}
-    return phantom_file({str(key): value for key, value in row.items()}, **seeds, site=settings.name)
+    return phantom_file({str(key): value for key, value in row.items()}, **seeds, site=settings.look or settings.name)
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
@@ -143,34 +161,57 @@ def _check_shares(shares: Mapping[str, float]) -> None:
         raise InputError(f"phantom shares are {dict(shares)}; expected shares from 0 that add up to 1")
 
 
-def _quotas(shares: Mapping[str, float], total: int) -> dict[str, int]:
+def _quotas(shares: Sequence[float], total: int) -> list[int]:
     """Whole numbers that add up to the total: largest remainders, but at least one for each share above 0."""
-    present = [name for name in CLASSES3 if shares.get(name, 0) > 0]
-    counts = {name: max(1, int(shares[name] * total)) for name in present}
-    while sum(counts.values()) < total:
-        counts[max(present, key=lambda name: shares[name] * total - counts[name])] += 1
-    while sum(counts.values()) > total:
-        spare = [name for name in present if counts[name] > 1]
-        counts[max(spare, key=lambda name: counts[name] - shares[name] * total)] -= 1
+    present = [place for place, share in enumerate(shares) if share > 0]
+    counts = [max(1, int(share * total)) if share > 0 else 0 for share in shares]
+    while sum(counts) < total:
+        counts[max(present, key=lambda place: shares[place] * total - counts[place])] += 1
+    while sum(counts) > total:
+        spare = [place for place in present if counts[place] > 1]
+        counts[max(spare, key=lambda place: counts[place] - shares[place] * total)] -= 1
     return counts
 
 
-def _breast_classes(settings: PhantomSettings) -> list[tuple[str, str]]:
-    """Class of the left and the right breast of each patient: shares exact, sides alike in a part of the patients."""
-    counts = _quotas(settings.shares, settings.patients)
+def _both_sides(settings: PhantomSettings, shares: Sequence[float]) -> list[tuple[int, int]]:
+    """Place among the shares of each patient's left and right breast: shares exact, sides alike in some patients."""
+    counts = _quotas(shares, settings.patients)
     rng = np.random.default_rng(_seed(settings, "classes"))
-    left = rng.permutation([name for name, count in counts.items() for _ in range(count)])
+    left = rng.permutation(np.repeat(np.arange(len(shares)), counts))
     right = left.copy()
     mixed = np.flatnonzero(rng.random(settings.patients) >= SAME_BOTH_SIDES)
     right[mixed] = right[rng.permutation(mixed)]
-    return [(str(one), str(two)) for one, two in zip(left, right, strict=True)]
+    return [(int(one), int(two)) for one, two in zip(left, right, strict=True)]
 
 
-def _label_table(settings: PhantomSettings) -> pd.DataFrame:
-    """All rows of `labels.csv`, patient by patient."""
+def _findings(settings: PhantomSettings, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """What is known of each breast, left and right by turns; ``rng`` draws the assessment where there are no grades.
+
+    It is drawn when it is asked for, between the patients' other properties.
+    """
+    if settings.grades is None:
+        sides = _both_sides(settings, [settings.shares.get(name, 0.0) for name in CLASSES3])
+        for place in chain.from_iterable(sides):
+            yield {"label3": CLASSES3[place], "birads": _birads(CLASSES3[place], rng)}
+        return
+    true = [GRADES[place] for place in chain.from_iterable(_both_sides(settings, settings.grades))]
+    for breast in graded(true, settings.reader_noise, np.random.default_rng(_seed(settings, "readers"))):
+        proven = "malignant" if CLASS_OF_GRADE[breast.true] == "malignant" else "benign"
+        read = {"label3": CLASS_OF_GRADE[breast.read], "birads": breast.read}
+        yield {**read, "biopsy": proven, "severity": breast.severity}
+
+
+def _columns(settings: PhantomSettings) -> list[str]:
+    """Columns of `labels.csv`: what is known of an image, not what it was drawn from."""
+    return [*LABEL_COLUMNS, *(("biopsy",) if settings.grades else ())]
+
+
+def _drawn_table(settings: PhantomSettings) -> pd.DataFrame:
+    """All rows of `labels.csv`, patient by patient; with grades also the severity that each picture shows."""
     rng = np.random.default_rng(_seed(settings, "patients"))
+    findings = _findings(settings, rng)
     rows: list[dict[str, Any]] = []
-    for number, (left, right) in enumerate(_breast_classes(settings), start=1):
+    for number in range(1, settings.patients + 1):
         patient = f"{settings.name}-p{number:04d}"
         shared = {
             "patient_id": patient,
@@ -181,13 +222,10 @@ def _label_table(settings: PhantomSettings) -> pd.DataFrame:
             "rows": settings.rows,
             "cols": settings.cols,
         }
-        for side, label in (("L", left), ("R", right)):
-            birads = _birads(label, rng)
-            rows += [
-                {**shared, **_image_columns(settings, patient, side + view), "label3": label, "birads": birads}
-                for view in ("CC", "MLO")
-            ]
-    return pd.DataFrame(rows)[list(LABEL_COLUMNS)]
+        for side in ("L", "R"):
+            found = next(findings)
+            rows += [{**shared, **_image_columns(settings, patient, side + view), **found} for view in ("CC", "MLO")]
+    return pd.DataFrame(rows)
 
 
 def _vendor_columns(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.fft
 from scipy.special import expit
 
-from study.data.phantom_lesions import draw_lesions
+from study.data.phantom_lesions import draw_graded, draw_lesions
 
 F32 = npt.NDArray[np.float32]
 
@@ -40,9 +40,11 @@ def draw_breast(
     label: str,
     density: str,
     slope: float,
+    severity: float | None = None,
 ) -> F32:
     """Brightness float32 [rows, columns]: 0 outside, up to about 1 inside.
 
+    With a ``severity``, 0 to 1, the lesion follows from it and not from ``label``.
     Size, kind of lesion and its strength belong to the breast and agree between its views; texture does not.
     ``slope`` is the exponent of the texture's amplitude spectrum, 1/f**slope: real tissue has a power spectrum of about
     1/f**3 (Burgess et al., Medical Physics 28, 2001).
@@ -58,9 +60,11 @@ def draw_breast(
     image += 0.10 * depth * np.exp(-np.square(fine / 0.12)) * np.clip(0.8 + 0.5 * coarse, 0.2, 1.5)
     image += 0.12 * np.exp(-np.square((radius - 0.985) / 0.012))
     image += (0.26 + 0.02 * fine) * muscle
-    if label != "normal":
-        reach = (outline.width, outline.half)
-        image += depth * draw_lesions(shape, (outline.centre, reach), seed=breast_seed, rng=rng, label=label, view=view)
+    place = (outline.centre, (outline.width, outline.half))
+    if severity is not None:
+        image += depth * draw_graded(shape, place, seed=breast_seed, rng=rng, severity=severity, view=view)
+    elif label != "normal":
+        image += depth * draw_lesions(shape, place, seed=breast_seed, rng=rng, label=label, view=view)
     nipple = np.square(x - outline.width) + np.square(y - outline.centre)
     image += 0.35 * np.exp(-nipple / np.float32(np.square(0.018 * shape[0])))
     image[(radius >= 1) & (nipple > np.square(0.03 * shape[0]))] = 0

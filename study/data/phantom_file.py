@@ -54,7 +54,10 @@ VENDORS: Final[Mapping[str, Vendor]] = {
 
 
 def phantom_file(row: Mapping[str, Any], *, image_seed: int, breast_seed: int, site: str) -> bytes:
-    """The DICOM file of one label row: pixels follow from the seeds, the site's own look from its name."""
+    """The DICOM file of one label row: pixels follow from the seeds, the site's own look from its name.
+
+    A row with ``severity`` shows a lesion of that grade, others one of their class.
+    """
     rng = np.random.default_rng(image_seed)
     look = _site_look(site)
     brightness = draw_breast(
@@ -65,6 +68,7 @@ def phantom_file(row: Mapping[str, Any], *, image_seed: int, breast_seed: int, s
         label=row["label3"],
         density=row["density"],
         slope=look["slope"],
+        severity=row.get("severity"),
     )
     vendor = VENDORS[row["manufacturer"]]
     stored = _stored(brightness, vendor, rng, gamma=vendor.gamma * look["gamma"])

@@ -1,4 +1,7 @@
-"""Lesions whose shape alone tells their class: size, place and contrast are drawn alike for both."""
+"""Lesions whose shape alone tells their class: size, place and contrast are drawn alike for both.
+
+Graded lesions are masses which follow one number, so that the order of grades is in the picture.
+"""
 
 from typing import Final
 
@@ -32,15 +35,8 @@ def draw_lesions(
     kind = str(breast.choice(KINDS, p=KIND_SHARES))
     radius = breast.uniform(0.042, 0.07) * shape[0]
     contrast = breast.uniform(0.2, 0.4)
-    depth, offsets = breast.uniform(0.3, 0.68), breast.uniform(-0.4, 0.4, size=2)
-    centre_row, (width, half) = place
-    centre = (centre_row + offsets[0 if view == "CC" else 1] * half, depth * width)
     image = np.zeros(shape, dtype=np.float32)
-    reach = SPREAD * radius
-    top, left = (max(0, int(at - reach)) for at in centre)
-    patch = image[top : int(centre[0] + reach), left : int(centre[1] + reach)]
-    y, x = np.mgrid[: patch.shape[0], : patch.shape[1]].astype(np.float32)
-    y, x = y + np.float32(top - centre[0]), x + np.float32(left - centre[1])
+    patch, y, x = _patch(image, _centre(breast, place, view=view), radius=radius)
     if kind != "calcifications":
         draw = _round_mass if label == "benign" else _spiculated_mass
         patch += np.float32(contrast) * draw(y / np.float32(radius), x / np.float32(radius), rng)
@@ -48,6 +44,49 @@ def draw_lesions(
         draw_cluster = _coarse_cluster if label == "benign" else _fine_cluster
         patch += np.float32(0.25 + contrast) * draw_cluster(y, x, rng, radius=radius)
     return image
+
+
+def draw_graded(
+    shape: tuple[int, int],
+    place: tuple[float, tuple[float, float]],
+    *,
+    seed: int,
+    rng: np.random.Generator,
+    severity: float,
+    view: str,
+) -> F32:
+    """Added brightness float32 [rows, columns] of a mass of a severity from 0 to 1; nothing up to 1/6, the first grade.
+
+    Contrast and size grow in proportion to severity; between 0.4 and 0.8 the smooth margin gives way to spicules.
+    Arguments as in :func:`draw_lesions`.
+    """
+    image = np.zeros(shape, dtype=np.float32)
+    if severity <= 1 / 6:
+        return image
+    radius = (0.05 + 0.045 * severity) * shape[0]
+    centre = _centre(np.random.default_rng([seed, 2]), place, view=view)
+    patch, y, x = _patch(image, centre, radius=radius)
+    y, x = y / np.float32(radius), x / np.float32(radius)
+    ragged = np.float32(np.clip((severity - 0.4) / 0.4, 0, 1))
+    smooth, spiculated = _round_mass(y, x, rng), _spiculated_mass(y, x, rng)
+    patch += np.float32(0.05 + 0.35 * severity) * ((1 - ragged) * smooth + ragged * spiculated)
+    return image
+
+
+def _centre(breast: np.random.Generator, place: tuple[float, tuple[float, float]], *, view: str) -> tuple[float, float]:
+    """Row and column, px, of a lesion: both views at the same depth, each with a height of its own."""
+    depth, offsets = breast.uniform(0.3, 0.68), breast.uniform(-0.4, 0.4, size=2)
+    centre_row, (width, half) = place
+    return centre_row + offsets[0 if view == "CC" else 1] * half, depth * width
+
+
+def _patch(image: F32, centre: tuple[float, float], *, radius: float) -> tuple[F32, F32, F32]:
+    """The part of an image around a lesion, to draw into, and the rows and columns of its pixels from the centre."""
+    reach = SPREAD * radius
+    top, left = (max(0, int(at - reach)) for at in centre)
+    patch = image[top : int(centre[0] + reach), left : int(centre[1] + reach)]
+    y, x = np.mgrid[: patch.shape[0], : patch.shape[1]].astype(np.float32)
+    return patch, y + np.float32(top - centre[0]), x + np.float32(left - centre[1])
 
 
 def _round_mass(y: F32, x: F32, rng: np.random.Generator) -> F32:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,21 @@ def phantom_sources(data: DataConfig) -> list[tuple[Path, PhantomSettings]]:
 def phantom_place(data: DataConfig, source: PhantomSource) -> tuple[Path, PhantomSettings]:
     """Folder and settings of one phantom; without a root of its own it lies beside the prepared dataset."""
     shares = {name: float(share) for name, share in _plain(source.shares).items()}
+    grades = [float(share) for share in source.grades] if source.grades else []
     settings = PhantomSettings(
         name=source.name,
         patients=source.patients,
         seed=source.seed,
         vendors=tuple(source.vendors),
         shares={name: share / sum(shares.values()) for name, share in shares.items()},
+        rows=source.rows,
+        cols=source.cols,
+        grades=tuple(share / sum(grades) for share in grades) or None,
+        reader_noise=float(source.reader_noise),
+        look=source.look,
     )
     # Other settings are other files: a study that asks for more patients does not meet the files of an older one.
-    digest = hashlib.blake2b(json.dumps(asdict(settings), sort_keys=True).encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(json.dumps(settings.as_values(), sort_keys=True).encode(), digest_size=4).hexdigest()
     # Phantoms are cheap to make and are made on this machine, also for a dataset in a store.
     above = cache_folder() if is_remote(data.prepared) else local_path(data.prepared).parent
     beside = above / "phantom-dicom" / f"{source.name}-{digest}"

@@ -13,7 +13,7 @@ from study.data.sources.cells import read_text_table, understand
 from study.errors import InputError
 
 
-def read_phantom(
+def read_phantom(  # noqa: PLR0913 - one keyword for each option of the source
     root: str | Path,
     *,
     name: str = "phantom",
@@ -23,10 +23,13 @@ def read_phantom(
     shares: Mapping[str, float] | None = None,
     rows: int | None = None,
     cols: int | None = None,
+    grades: Sequence[float] | None = None,
+    reader_noise: float | None = None,
+    look: str | None = None,
 ) -> pd.DataFrame:
     """Read a made-up site from its label table, after writing whatever is missing of it under ``root``.
 
-    Without ``vendors`` or ``shares`` the defaults of `PhantomSettings` hold.
+    Where an option is left out, the default of `PhantomSettings` holds.
 
     Raises:
         InputError: settings that make no site, or a root that holds another one or is not a local folder.
@@ -35,8 +38,10 @@ def read_phantom(
         raise InputError(
             f"phantom root {shown(root)} is a URI; expected a local folder", "give the phantom another root"
         )
-    given = {"vendors": tuple(vendors) if vendors else None, "shares": shares or None, "rows": rows, "cols": cols}
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    given: dict[str, Any] = {"rows": rows, "cols": cols, "reader_noise": reader_noise, "look": look}
+    given |= {"vendors": tuple(vendors) if vendors else None, "shares": shares or None}
+    given["grades"] = tuple(grades) if grades else None
+    options = {key: value for key, value in given.items() if value is not None}
     settings = PhantomSettings(name=name, patients=patients, seed=seed, **options)
     folder = local_path(root)
     write_phantom(folder, settings)
