@@ -17,7 +17,9 @@ class EpochResult:
 
     ``metrics`` has the keys of the metric table (``train/loss``, ``val/auroc_macro``, ...); ``epoch`` counts from 1;
     ``seconds`` is wall time of the epoch with its evaluation; ``images`` counts training images over all ranks;
-    ``batches`` is the digest of which image stood where, equal for equal epochs on any number of ranks.
+    ``batches`` is the digest of which image stood where, equal for equal epochs on any number of ranks. ``step`` is the
+    run's step at its end, ``node`` the machine of rank 0, and ``system`` has what the machine did (``system/...``): no
+    metric, for two runs that are equal bit by bit have other times.
     """
 
     epoch: int
@@ -25,6 +27,9 @@ class EpochResult:
     images: int
     seconds: float
     batches: str = ""
+    system: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -248,7 +253,8 @@ class Event:
     speed); ``epoch`` carries ``result``; ``started`` and ``ended`` frame a run; ``tested`` carries the value on the
     test split; ``warning`` is for the user's eyes. A trial that misses a constraint ends with ``is_feasible`` false.
     Where a trial has several runs, ``part`` says of which one the event speaks (``seed 1``, ``fold 2``); without it
-    the event is the trial's own.
+    the event is the trial's own. ``run`` is the name of the run's folder, where the event is of one; ``attempt``, from
+    1, comes with its start and each retry.
     """
 
     kind: Literal["stage", "progress", "started", "epoch", "ended", "tested", "warning"]
@@ -264,6 +270,8 @@ class Event:
     note: str = ""
     is_feasible: bool = True
     part: str = ""
+    run: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,9 @@ from study.errors import InputError, InterruptedStudy, StudyError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
-    from study.console import Board, View
+    from study.console import Board
     from study.ledger import Held
-    from study.types import StudyResult
+    from study.types import Event, StudyResult
 
 
 def run_file(file: Path, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> None:
@@ -142,13 +142,22 @@ def tell(text: str) -> None:
 
 
 def _drive(config: "StudyConfig", directory: Path, *, storage: str, held: "Held") -> "StudyResult":
-    from study.console import make_view, quiet_terminal, run_until_done
+    from study.console import EVENTS_FILE, event_log, make_view, quiet_terminal, run_until_done
 
     board = _board(config, directory)
-    with quiet_terminal(directory / "study.log") as terminal, make_view(terminal, board) as view:
+    with (
+        quiet_terminal(directory / "study.log") as terminal,
+        event_log(directory / EVENTS_FILE, study=config.study) as events,
+        make_view(terminal, board) as view,
+    ):
+
+        def observe(event: "Event") -> None:
+            events.observe(event)
+            view.observe(event)
+
         try:
             return run_until_done(
-                lambda stop: _work(config, directory, view=view, stop=stop, held=held), note=view.note
+                lambda stop: _work(config, directory, observe=observe, stop=stop, held=held), note=view.note
             )
         except InterruptedStudy as error:
             if held.taken_by is not None:
@@ -162,7 +171,7 @@ def _drive(config: "StudyConfig", directory: Path, *, storage: str, held: "Held"
 
 
 def _work(
-    config: "StudyConfig", directory: Path, *, view: "View", stop: threading.Event, held: "Held"
+    config: "StudyConfig", directory: Path, *, observe: "Callable[[Event], None]", stop: threading.Event, held: "Held"
 ) -> "StudyResult":
     """What happens in the worker thread; the heavy imports happen here too, while the view is up."""
     from study.distributed.tuner import run_study
@@ -174,7 +183,7 @@ def _work(
         study_dir=directory,
         ledger_url=ledger_url(directory),
         tracking_uri=tracking_uri(directory),
-        observe=view.observe,
+        observe=observe,
         stop=stop,
     )
     write_search_table(result, directory / "report" / "search.csv")

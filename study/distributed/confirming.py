@@ -1,6 +1,7 @@
 """The confirm stage: the best trials and the baseline, several seeds each, judged on the test split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,10 +112,11 @@ class _Stage:
         if kind == "started":
             params = self.candidates[spec.trial].params
             search.tracker.start_run(spec.trial, spec.seed, params=params, config=spec.config, stage="confirm")
-            search.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, params=params))
+            search.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, run=spec.run_id, params=params))
         elif kind == "epoch" and search.tracker.log_epoch(spec.trial, spec.seed, payload):
             value = payload.metrics.get(search.ledger.metric)
-            search.observe(Event(kind="epoch", trial=spec.trial, seed=spec.seed, result=payload, value=value))
+            event = Event(kind="epoch", trial=spec.trial, seed=spec.seed, run=spec.run_id, value=value)
+            search.observe(replace(event, result=payload))
         elif kind == "retry":
             search.keep_retry(spec, payload, params=self.candidates[spec.trial].params, stage="confirm")
         elif kind == "end":
@@ -140,7 +142,7 @@ class _Stage:
             search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=artifacts(Path(spec.directory)))
             search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
             value = payload.metrics.get(test_metric(search.ledger.metric))
-            search.observe(Event(kind="tested", trial=spec.trial, seed=spec.seed, value=value))
+            search.observe(Event(kind="tested", trial=spec.trial, seed=spec.seed, run=spec.run_id, value=value))
             self.tell(more=1)
         elif kind == "end" and payload.state == "failed":
             raise StudyError(

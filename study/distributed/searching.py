@@ -88,21 +88,22 @@ class Search:
         if spec.run_id in self._begun:
             return
         self._begun.add(spec.run_id)
+        attempt = trial.attempt + self.ledger.num_retries(spec.trial, spec.seed, fold=spec.fold)
         self.tracker.start_run(
             spec.trial,
             spec.seed,
             fold=spec.fold,
             params=trial.params,
             config=spec.config,
-            attempt=trial.attempt + self.ledger.num_retries(spec.trial, spec.seed, fold=spec.fold),
+            attempt=attempt,
             stage="search",
         )
-        self.observe(self._event("started", spec, params=trial.params))
+        self.observe(self._event("started", spec, params=trial.params, attempt=attempt))
 
     def _event(self, kind: Any, spec: RunSpec, **more: Any) -> Event:
         """An event of one run; of the trial itself where that is its only one."""
         part = spec.key.part if self._trials[spec.trial].of_runs > 1 else ""
-        return Event(kind=kind, trial=spec.trial, seed=spec.seed, part=part, **more)
+        return Event(kind=kind, trial=spec.trial, seed=spec.seed, part=part, run=spec.run_id, **more)
 
     def _tell_repeat(self, trial: LedgerTrial) -> None:
         """A trial with the configuration of an earlier one has ended where it began."""
@@ -150,7 +151,8 @@ class Search:
             stage=stage,
             retry=retry,
         )
-        self.observe(Event(kind="warning", trial=spec.trial, seed=spec.seed, text=f"run {spec.run_id}: {retry.text}"))
+        event = Event(kind="warning", trial=spec.trial, seed=spec.seed, run=spec.run_id, attempt=attempt)
+        self.observe(replace(event, text=f"run {spec.run_id}: {retry.text}"))
 
     @property
     def has_failed(self) -> bool:
@@ -196,7 +198,8 @@ class Search:
             tell_trial(self.ledger, self.tracker, spec.trial)
             text = text or _runs_text(self.ledger.rows()[number])
         event = ended_event(spec, replace(kept, reason=text), metric=self.ledger.metric)
-        self.observe(replace(event, is_feasible=self.ledger.is_feasible(number)))
+        run = event.run if self._trials[spec.trial].of_runs == 1 else ""
+        self.observe(replace(event, run=run, is_feasible=self.ledger.is_feasible(number)))
         if kept.state == "failed" and self.has_failed and self.pool is not None:
             self.pool.interrupt()
 
@@ -228,6 +231,7 @@ def ended_event(spec: RunSpec, outcome: RunOutcome, *, metric: str) -> Event:
         kind="ended",
         trial=spec.trial,
         seed=spec.seed,
+        run=spec.run_id,
         state=outcome.state,
         text=outcome.reason,
         value=outcome.metrics.get(metric),

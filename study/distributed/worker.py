@@ -1,7 +1,6 @@
 """What runs inside a slot's Ray Train workers: take a run, execute it, report, take the next."""
 
 import logging
-import os
 import platform
 import threading
 import traceback
@@ -27,7 +26,7 @@ from study.distributed.switchboard import Taken
 from study.distributed.teacher import label_images
 from study.errors import StudyError, TrainingFault
 from study.training import Batch, Hooks, RunParts, train_run
-from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills
+from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills, resident_bytes
 from study.types import EpochResult, FailureKind, RunOutcome, RunSpec
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def slot_loop(config: dict[str, Any]) -> None:
     threading.Thread(target=_watch_stop, args=(switchboard, slot, interrupted), daemon=True).start()
     first_bytes = 0
     while True:
-        has_grown = first_bytes and _resident_bytes() > first_bytes + GROWTH_BYTES
+        has_grown = first_bytes and resident_bytes() > first_bytes + GROWTH_BYTES
         taken: Taken = ("close", None)
         if rank == 0 and not has_grown:
             taken = ray.get(switchboard.take.remote(slot, kills=(platform.node(), kernel_kills())))
@@ -60,13 +59,7 @@ def slot_loop(config: dict[str, Any]) -> None:
         link = _Link(switchboard, spec, rank=rank, world_size=world_size, interrupted=interrupted)
         if not _execute_reported(spec, link):
             return
-        first_bytes = first_bytes or _resident_bytes()
-
-
-def _resident_bytes() -> int:
-    """Memory that this process holds (Linux), 0 where it cannot be known."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+        first_bytes = first_bytes or resident_bytes()
 
 
 def _watch_stop(switchboard: Any, slot: int, interrupted: threading.Event) -> None:

@@ -174,7 +174,8 @@ class Mirror:
             payload = record.payload
             # The last of an epoch's points: where it is, all the others are.
             extra = {"epoch/images": payload["images"], EPOCH_MARK: payload["seconds"]}
-            points += _metrics({**payload["metrics"], **extra}, record, step=payload["epoch"])
+            numbers = {**payload["metrics"], **payload.get("system", {}), **extra}
+            points += _metrics(numbers, record, step=payload["epoch"])
         self._log(run_id, points)
         if last.get("batches"):
             self._tag(run_id, {"study.batches": f"epoch {last['epoch']}: {last['batches']}"})

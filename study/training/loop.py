@@ -4,6 +4,7 @@ The chain from outside to inside: ``train_run`` > ``_run_epochs`` > ``_train_epo
 """
 
 import math
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ from study.inference import Predictions, predict_split, prediction_metrics, rows
 from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
 from study.optimisation import autocast_for, is_better, is_exhausted, learning_rate, resolve_precision
+from study.training.clock import system_numbers
 from study.training.compiling import compiler_faults
 from study.training.parts import Batch, BatchStream, Hooks, RunParts
 from study.training.state import Run, loss_name, prepare_run, rank, save_run, set_mode, world_size
@@ -55,6 +57,7 @@ def train_run(
     """
     hooks = hooks or Hooks()
     run = prepare_run(parts, directory=directory, attempt=attempt, device=device or torch.device("cpu"))
+    run.clock = hooks.clock
     for result in run.history[reported_epoch:]:
         if not hooks.on_epoch(result):
             return _outcome(run, "pruned")
@@ -81,6 +84,8 @@ def _run_epochs(run: Run, *, stream: BatchStream, hooks: Hooks) -> str:
     try:
         while not _is_over(run):
             started = time.monotonic()
+            run.clock.restart()
+            run.usage.restart()
             if not _train_epoch(run, batches, hooks=hooks):
                 return "waiting"
             result = _finish_epoch(run, started=started)
@@ -103,7 +108,9 @@ def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
     run.parts.criterion.start_epoch(run.epoch, run.settings.epochs)
     end = (run.epoch + 1) * run.settings.steps_per_epoch
     while run.step < end:
+        run.clock.mark("rest")
         batch = next(batches, None)
+        run.clock.mark("wait")
         if batch is None:
             planned = run.settings.epochs * run.settings.steps_per_epoch
             raise TrainingFault(
@@ -113,12 +120,16 @@ def _train_epoch(run: Run, batches: Iterator[Batch], *, hooks: Hooks) -> bool:
         run.batches.add(batch, first_draw=run.step * run.settings.batch_size + rank() * len(batch.labels_n))
         train_step(run, batch)
         run.step += 1
+        run.usage.look()
+        run.clock.count_step()
         if hooks.should_stop():
             save_run(run, is_best=False)
             return False
         if run.step < end and _is_save_due(run):
             save_run(run, is_best=False)
+            run.clock.mark("checkpoint")
     run.losses.settle()
+    run.clock.mark("rest")
     return True
 
 
@@ -154,9 +165,13 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     metrics |= prediction_metrics(
         predictions, run.parts.dataset, prefix="val/", pool=settings.pool, pooling=settings.pooling
     )
+    run.clock.mark("validation")
     result = EpochResult(
         epoch=run.epoch + 1,
         metrics=metrics,
+        system=system_numbers(run.clock, run.usage, images=settings.batch_size),
+        step=run.step,
+        node=platform.node(),
         images=settings.steps_per_epoch * settings.batch_size,
         seconds=time.monotonic() - started,
         batches=run.batches.end_epoch(),
@@ -168,6 +183,7 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
     if is_best:
         run.best_epoch, run.best_value = result.epoch, value
     save_run(run, is_best=is_best)
+    run.clock.mark("checkpoint")
     return result
 
 

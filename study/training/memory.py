@@ -1,11 +1,13 @@
-"""Telling a lack of memory from other faults."""
+"""Telling a lack of memory from other faults, and how much of it is in use."""
 
 import gc
+import os
 from pathlib import Path
 from typing import Final
 
 import torch
 
+STATM: Final = Path("/proc/self/statm")
 # torch raises a plain RuntimeError for the memory of a CPU, and where a GPU library asked for it.
 PHRASES: Final = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
@@ -27,6 +29,15 @@ def give_back_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds (Linux), 0 where it cannot be known."""
+    try:
+        pages = STATM.read_bytes().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def kernel_kills() -> int:

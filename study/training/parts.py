@@ -1,7 +1,7 @@
 """What a run is made of, and how it talks to the outside."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from study.data.targets import Targets
 from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
 from study.optimisation import TrainSettings
+from study.training.clock import StepClock
 from study.types import EpochResult
 
 
@@ -72,7 +73,9 @@ class Hooks:
 
     ``on_epoch`` hears of an epoch and answers whether to go on; ``should_stop`` is asked after every step and, when it
     says yes, the run saves a checkpoint at that step and ends as ``waiting``. All ranks must get the same answers.
+    ``clock`` is told what the time goes to.
     """
 
     on_epoch: Callable[[EpochResult], bool] = lambda _: True
     should_stop: Callable[[], bool] = lambda: False
+    clock: StepClock = field(default_factory=StepClock)

@@ -18,6 +18,7 @@ from study.losses.multitask import MultiTask
 from study.models.heads import head_parameters
 from study.optimisation import Precision, TrainSettings, WeightAverage, make_optimiser, resolve_precision
 from study.training.batch_log import BatchLog
+from study.training.clock import StepClock, Usage
 from study.training.compiling import prepare_compiler, wants_compile
 from study.training.losswatch import LossWatch
 from study.training.parts import RunParts
@@ -50,10 +51,13 @@ class Run:
     average: WeightAverage | None = None
     forward: Callable[[Tensor], Tensor] | None = None
     saved_at: float = field(default_factory=time.monotonic)
+    clock: StepClock = field(default_factory=StepClock)
+    usage: Usage = field(init=False)
     batches: BatchLog = field(init=False)
 
     def __post_init__(self) -> None:
         self.batches = BatchLog(directory=self.directory, attempt=self.attempt)
+        self.usage = Usage(self.device)
 
     @property
     def settings(self) -> TrainSettings:

@@ -29,7 +29,11 @@ def train_step(run: Run, batch: Batch) -> None:
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     run.optimiser.zero_grad(set_to_none=True)
-    run.losses.add(run.step, _backward(run, _on_device(run, batch)))
+    run.clock.mark("rest")
+    batch = _on_device(run, batch)
+    run.clock.mark("transfer")
+    run.losses.add(run.step, _backward(run, batch))
+    run.clock.mark("rest")
     if settings.clip_norm is not None:
         run.scaler.unscale_(run.optimiser)
         nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip_norm)
@@ -37,6 +41,7 @@ def train_step(run: Run, batch: Batch) -> None:
     run.scaler.update()
     if run.average is not None:
         run.average.update(run.step)
+    run.clock.mark("optimiser")
 
 
 def draws_of(step: int, size: int) -> npt.NDArray[np.int64]:
@@ -68,7 +73,9 @@ def _backward(run: Run, batch: Batch) -> Tensor:
     """
     if run.settings.accumulate == 1:
         loss: Tensor = run.parts.criterion(_forward(run, batch), batch.labels_n, batch.weights_n)
+        run.clock.mark("loss")
         run.scaler.scale(loss * world_size()).backward()  # type: ignore[no-untyped-call]
+        run.clock.mark("backward")
         return loss.detach()
     parts = batch.split(run.settings.accumulate)
     if isinstance(run.parts.criterion, AdditiveCriterion):
@@ -87,7 +94,9 @@ def _backward_of_sum(run: Run, criterion: AdditiveCriterion, parts: Sequence[Bat
         with _synchronised(run, is_last=number == len(parts) - 1):
             loss = criterion(_forward(run, part, number=number), part.labels_n, part.weights_n)
             loss = loss * share_p[number].to(loss.dtype)
+            run.clock.mark("loss")
             run.scaler.scale(loss * world_size()).backward()
+            run.clock.mark("backward")
         total = total + loss.detach()
     return total
 
@@ -111,9 +120,12 @@ def _backward_twice(run: Run, parts: Sequence[Batch]) -> Tensor:
     )
     (slope_no,) = torch.autograd.grad(run.scaler.scale(loss * world_size()), logits_no)
     slopes = torch.split(slope_no, [len(part.labels_n) for part in parts])
+    run.clock.mark("loss")
     for number, (part, slope_mo) in enumerate(zip(parts, slopes, strict=True)):
         with _synchronised(run, is_last=number == len(parts) - 1):
-            _forward(run, part, number=number).backward(slope_mo)  # type: ignore[no-untyped-call]
+            outputs_mo = _forward(run, part, number=number)
+            outputs_mo.backward(slope_mo)  # type: ignore[no-untyped-call]
+            run.clock.mark("backward")
     return loss.detach()
 
 
@@ -126,7 +138,9 @@ def _forward(run: Run, batch: Batch, *, number: int | None = None) -> Tensor:
         images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
     forward = run.model if run.forward is None else run.forward
     with autocast_for(run.device, run.precision):
-        return forward(images_nchw)
+        outputs_no = forward(images_nchw)
+    run.clock.mark("forward")
+    return outputs_no
 
 
 def _synchronised(run: Run, *, is_last: bool) -> AbstractContextManager[Any]:

@@ -309,7 +309,8 @@ class TestKept:
         assert sorted(key for key, _ in children) == sorted({*rows, *confirmed})
         for key, run in children:
             epochs = rows[key].epochs if key in rows else 4
-            for name in (METRIC, "train/loss", "val/segment/site_a/auroc_macro", "epoch/seconds"):
+            system = ("system/images_per_second", "system/data_wait_share", "system/memory_gib")
+            for name in (METRIC, "train/loss", "val/segment/site_a/auroc_macro", "epoch/seconds", *system):
                 points = client.get_metric_history(run.info.run_id, name)
                 assert sorted(point.step for point in points) == list(range(1, epochs + 1)), (key, name)
             assert run.info.status == "FINISHED"
@@ -320,6 +321,28 @@ class TestKept:
             assert float(run.data.params["optim.lr"]) == row.params["optim.lr"]
             curve = client.get_metric_history(run.info.run_id, METRIC)
             assert tuple(point.value for point in sorted(curve, key=lambda point: point.step)) == row.curve
+
+    def test_the_event_log_tells_the_same(self, finished):
+        """Every line is JSON; each run begins once, ends once, and has the epochs and values of the ledger."""
+        lines = [json.loads(line) for line in (finished.directory / "events.jsonl").read_text().splitlines()]
+        assert [line["event"] for line in (lines[0], lines[-1])] == ["log.opened", "log.closed"]
+        assert {line["study"] for line in lines} == {"small"}
+        assert lines[-1]["state"] == "done"
+        told = Counter((line["event"], line["run"]) for line in lines if "run" in line)
+        ledger = finished.cli.ledger("small")
+        rows = {f"{row.trial}-s0": row for row in ledger.rows()}
+        runs = {*rows, *(f"{record.trial}-s{record.seed}" for record in ledger.run_records())}
+        for run in runs:
+            assert (told["run.started", run], told["run.ended", run]) == (1, 1), run
+            assert told["run.epoch", run] == (rows[run].epochs if run in rows else 4)
+        readings = Counter(("run.tested", f"{one.trial}-s{one.seed}") for one in ledger.test_readings())
+        assert {key: count for key, count in told.items() if key[0] == "run.tested"} == readings
+        for run, row in rows.items():
+            epochs = [line for line in lines if (line["event"], line.get("run")) == ("run.epoch", run)]
+            assert tuple(line["numbers"][METRIC] for line in epochs) == row.curve
+            assert all(0 <= line["numbers"]["system/data_wait_share"] < 1 for line in epochs)
+            assert [line["step"] for line in epochs] == [line["epoch"] * epochs[0]["step"] for line in epochs]
+            assert {(line["attempt"], line["rank"], bool(line["node"])) for line in epochs} == {(1, 0, True)}
 
     def test_mlflow_holds_the_files(self, finished, mlflow):
         """Every run has its configuration; complete runs have curves, confusion and predictions of their splits."""
