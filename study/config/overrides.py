@@ -59,7 +59,8 @@ def write_value(raw: dict[str, Any], path: str, value: Any) -> str | None:
     if find_settable(path, raw) is None:
         return f"unknown path{path_hint(path, known_paths(raw))}"
     loss = raw.get("loss")
-    if path == "loss.name" and isinstance(loss, dict) and loss.get("name") != value and value in loss_variants():
+    is_loss = isinstance(value, str) and value in loss_variants()
+    if path == "loss.name" and isinstance(loss, dict) and loss.get("name") != value and is_loss:
         raw["loss"] = carried_over(loss, value)
         return None
     head, dot, tail = path.partition(SPACE) if path.startswith(SPACE) else ("", "", "")

@@ -5,6 +5,8 @@ header before a decoder may reserve memory for them. How fast each is, against p
 """
 
 import io
+import math
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ CODESTREAM: Final = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC and SIZ
 JPEG_START: Final = b"\xff\xd8"
 STREAM_END: Final = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000
 SIZ_BYTES: Final = 43
+MOST_TILES: Final = 65_535  # ISO/IEC 15444-1 table A.5
 HIGH_THROUGHPUT: Final = 0x4000  # Rsiz bit of ISO/IEC 15444-15
 FRAME_MARKERS: Final[dict[int, Kind]] = {
     0xC0: "JPEG",
@@ -62,6 +65,8 @@ def decode_grey(frame: memoryview, *, rows: int, cols: int, bits_allocated: int,
     if found != (rows, cols, 1):
         reason = f"the {header.kind} stream holds {found[0]} x {found[1]} px of {found[2]} samples"
         raise DicomError(f"{reason}; the header says {rows} x {cols} of 1", "fetch the file again or leave it out")
+    if header.kind in ("JPEG 2000", "HTJ2K"):
+        _check_tiles(frame)
     try:
         if reduced and header.kind == "JPEG 2000" and not header.is_signed:
             return _reduced_jpeg2000(frame, header)
@@ -119,11 +124,8 @@ def _jpeg_header(frame: memoryview) -> StreamHeader:
 
 def _jpeg2000_header(frame: memoryview) -> StreamHeader:
     """The SIZ segment of a codestream, with or without JP2 boxes around it (ISO/IEC 15444-1 A.5.1)."""
-    start = bytes(frame[:4096]).find(CODESTREAM)
-    siz = bytes(frame[start : start + SIZ_BYTES]) if start >= 0 else b""
-    if len(siz) < SIZ_BYTES:
-        raise DicomError("the JPEG 2000 stream has no size", DAMAGED)
-    cols, rows, left, top = (int.from_bytes(siz[place : place + 4], "big") for place in (8, 12, 16, 20))
+    siz = _siz(frame)
+    cols, rows, left, top = struct.unpack_from(">4I", siz, 8)
     is_fast = int.from_bytes(siz[6:8], "big") & HIGH_THROUGHPUT
     return StreamHeader(
         kind="HTJ2K" if is_fast else "JPEG 2000",
@@ -133,6 +135,24 @@ def _jpeg2000_header(frame: memoryview) -> StreamHeader:
         precision=(siz[42] & 0x7F) + 1,
         is_signed=bool(siz[42] & 0x80),
     )
+
+
+def _siz(frame: memoryview) -> bytes:
+    start = bytes(frame[:4096]).find(CODESTREAM)
+    siz = bytes(frame[start : start + SIZ_BYTES]) if start >= 0 else b""
+    if len(siz) < SIZ_BYTES:
+        raise DicomError("the JPEG 2000 stream has no size", DAMAGED)
+    return siz
+
+
+def _check_tiles(frame: memoryview) -> None:
+    """Refuse tiles that no encoder makes: decoders divide by their size, or keep a record of each (A.5.1, B.3)."""
+    cols, rows, begin_x, begin_y, width, height, left, top = struct.unpack_from(">8I", _siz(frame), 8)
+    sides = ((width, left, begin_x, cols), (height, top, begin_y, rows))
+    if any(size < 1 or not first <= begin < min(last, first + size) for size, first, begin, last in sides):
+        raise DicomError("the JPEG 2000 stream has tiles of an impossible size", DAMAGED)
+    if math.prod(-(-(last - first) // size) for size, first, _, last in sides) > MOST_TILES:
+        raise DicomError(f"the JPEG 2000 stream has more than {MOST_TILES} tiles", DAMAGED)
 
 
 def _decode(frame: memoryview, kind: Kind) -> Array:
@@ -156,10 +176,21 @@ def _htj2k(frame: Any) -> Array:
 
 
 def _rle(frame: Any, header: StreamHeader) -> Array:
-    """Segments of high and low bytes (PS3.5 annex G)."""
-    kind = np.dtype("<u2" if header.precision == 16 else "u1")
-    values = np.frombuffer(imagecodecs.dicomrle_decode(frame, kind), dtype=kind)
-    return values[: header.rows * header.cols].reshape(header.rows, header.cols)
+    """Segments of high and low bytes, each packed on its own (PS3.5 annex G).
+
+    Together they would be 0.7 ms a megapixel faster, by a decoder that trusts the table of segments and writes where it
+    says.
+    """
+    size, count = header.rows * header.cols, header.precision // 8
+    number, *starts = struct.unpack_from("<16I", frame)
+    ends = [*starts[1:count], len(frame)]
+    if number != count or sorted({*starts[:count], *ends}) != [*starts[:count], len(frame)]:
+        raise ValueError("the table of segments makes no sense")
+    values = np.empty((size, count), dtype=np.uint8)
+    for place, (start, end) in enumerate(zip(starts[:count], ends, strict=True)):
+        packed = np.frombuffer(imagecodecs.packbits_decode(frame[start:end]), dtype=np.uint8)
+        values[:, count - 1 - place] = packed[:size]  # the first segment holds the high bytes
+    return values.view("<u2" if count == 2 else np.uint8).reshape(header.rows, header.cols)
 
 
 def _reduced_jpeg2000(frame: memoryview, header: StreamHeader) -> Array:

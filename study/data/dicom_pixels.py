@@ -17,7 +17,8 @@ from study.errors import DicomError
 REQUIRED_KEYWORDS: Final = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PhotometricInterpretation")
 GREY: Final = ("MONOCHROME1", "MONOCHROME2")
 LONGEST_SIDE: Final = 20_000
-LARGEST_FRAME: Final = 2**27  # px: four times the largest scanned films, 256 MiB in 16 bits
+LARGEST_FRAME: Final = 100_000_000  # px: three times the largest scanned films
+ROWS_AT_ONCE: Final = 512
 REDUCED_MARGIN: Final = 1.5  # a reduced frame is longer than the target by this factor, for the breast is a part of it
 
 Array = npt.NDArray[Any]
@@ -50,7 +51,7 @@ def grey_pixels(file: DicomFile, *, voi: bool = False, reduce_to: int | None = N
     values = _checked(stored, padding, bits=bits, signed=signed)
     table = voi_table(dataset, bits=bits, signed=signed) if voi else None
     if table is not None:
-        values = np.take(table, values, mode="clip")
+        values = _looked_up(table, values)
     if inverted:
         values = np.bitwise_xor(values, np.uint16(top))  # top - x, for x within the bits
     if padding is not None:
@@ -186,7 +187,19 @@ def _checked(stored: Array, padding: Bool | None, *, bits: int, signed: bool) ->
     if not signed:
         return stored.astype(np.uint16, copy=False)
     # The modulo takes two's complement in `bits` bits whose sign was not carried on to the full word.
-    return np.asarray((stored.astype(np.int32) + half) % (2 * half), dtype=np.uint16)
+    moved = stored.astype(np.uint16)
+    moved += np.uint16(half)  # beyond 16 bits it begins at 0 again, and the modulo is one of a power of two
+    moved &= np.uint16(2 * half - 1)
+    return moved
+
+
+def _looked_up(table: U16, values: U16) -> U16:
+    """Values through a table, some rows at a time: as indices they take four times their memory."""
+    found = np.empty_like(values)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        np.take(table, values[rows], mode="clip", out=found[rows])
+    return found
 
 
 def _fits(low: int, high: int, *, half: int, signed: bool) -> bool:

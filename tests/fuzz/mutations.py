@@ -258,6 +258,19 @@ def _stream(rng: random.Random, found: bytearray, others: Sequence[bytes]) -> No
         found[at : at + 256] = part
 
 
+def _body(rng: random.Random, found: bytearray, others: Sequence[bytes]) -> None:
+    """Faults anywhere in the compressed stream, which keeps its length and its end mark: decoders get to see it."""
+    at = found.find(b"\xfe\xff\x00\xe0", 300)
+    at = found.find(b"\xfe\xff\x00\xe0", at + 4) + 8 if at >= 0 else -1
+    size = len(found) - at - 16
+    if at < 8 or size < 8:
+        return
+    part = bytearray(found[at : at + size])
+    for _ in range(rng.choice((1, 1, 2, 3, 5))):
+        rng.choice((_flip, _overwrite, _remove, _insert, _repeat, _swap))(rng, part, others)
+    found[at : at + size] = bytes(part[:size]).ljust(size, b"\0")
+
+
 def _larger(rng: random.Random, found: bytearray, _others: Sequence[bytes]) -> None:
     """Header and stream agree on a size that the stream cannot fill."""
     rows, cols = rng.choice(((20_000, 6_000), (11_000, 11_000), (60_000, 60_000), (1, 20_000), (1, 1)))
@@ -313,7 +326,7 @@ def _named(found: bytearray, syntax: bytes) -> None:
 
 DICOM_DAMAGE: tuple[Damage, ...] = (
     *(_number, _number, _number, _text, _kind, _length, _length, _syntax),
-    *(_stream, _stream, _stream, _larger, _nested, _bomb),
+    *(_body, _body, _body, _stream, _stream, _larger, _nested, _bomb),
 )
 
 TextDamage = Callable[[random.Random, list[str], Sequence[str]], None]

@@ -174,3 +174,14 @@ def test_any_single_slip_is_understood(data: st.DataObject) -> None:
     assert [fault.message for fault in apply_overrides(document, [f"{typo}=1"])] == [
         f"unknown path; did you mean {path!r}?"
     ]
+
+
+@pytest.mark.parametrize("value", ["{a: 1}", "[focal]", "[[]]"])
+def test_a_loss_that_is_no_name(tmp_path, value):
+    """An override of the loss's name by a mapping or a list ends in a TypeError."""
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "study: a\ndata: {prepared: x, sources: [{kind: phantom, name: a, patients: 9}]}\nloss: {name: emd}\n"
+    )
+    _, faults = check_study_file(path, [f"loss.name={value}"])
+    assert [fault.path for fault in faults] == ["loss.name"]

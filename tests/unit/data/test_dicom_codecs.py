@@ -161,7 +161,7 @@ class TestDamage:
         assert "200000 x 200000 px" in reason_of(small)
         large = dicom_dataset(pixels, Rows=20_000, Columns=20_000)
         path = write_stream(tmp_path / "y.dcm", large, stream, syntax=JPEG2000Lossless)
-        assert "expected 1 to 20000 a side, 134,217,728 at most" in reason_of(path)
+        assert "expected 1 to 20000 a side, 100,000,000 at most" in reason_of(path)
 
     @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless])
     def test_cut_streams(self, tmp_path, syntax):
@@ -245,3 +245,45 @@ def test_real_files_as_pydicom_reads_them():
     assert len(paths) > 5
     for path in paths:
         np.testing.assert_array_equal(read_dicom(path).pixels, pixel_array(pydicom.dcmread(path)))
+
+
+def rle_file(path, table, *, rows=48, cols=40):
+    """A file of two RLE segments whose table of segments is another."""
+    pixels = breast(rows, cols)
+    path = write_encoded(path, dicom_dataset(pixels), "rle")
+    content = bytearray(path.read_bytes())
+    at = content.index(struct.pack("<II", 2, 64))
+    for place, value in table.items():
+        content[at + 4 * place : at + 4 * place + 4] = struct.pack("<I", value)
+    path.write_bytes(bytes(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{2: 0}, {2: 64}, {2: 2**31}, {2: 2**32 - 1}, {1: 68}, {0: 1}, {0: 3}, {0: 15}, {2: 66}],
+)
+def test_an_rle_table_of_segments_that_makes_no_sense(tmp_path, table):
+    """The table of segments is believed, and something writes where it says, which ends the process."""
+    reason = reason_of(rle_file(tmp_path / "x.dcm", table))
+    assert reason in ("PixelData cannot be decoded (RLE)", "PixelData is in no known encoding") or "samples" in reason
+
+
+def test_unused_entries_of_the_rle_table_are_not_looked_at(tmp_path):
+    """Two segments are read to the end of a file whose table has something behind its two entries."""
+    path = rle_file(tmp_path / "x.dcm", {3: 16, 9: 2**31})
+    np.testing.assert_array_equal(read_dicom(path).pixels, breast(48, 40))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+@pytest.mark.parametrize(("place", "value"), [(24, 0), (28, 0), (24, 1), (32, 5000), (36, 2**32 - 1), (32, 2**31)])
+def test_tiles_of_an_impossible_size(tmp_path, syntax, place, value):
+    """Tiles of no size, or that begin outside of the picture, reach a decoder, which divides by them."""
+    pixels = breast(300, 300)
+    stream = bytearray(encoders(12)[syntax](pixels))
+    at = stream.index(b"\xff\x4f\xff\x51")
+    stream[at + place : at + place + 4] = struct.pack(">I", value)
+    if (place, value) == (24, 1):  # 90,000 tiles of one pixel
+        stream[at + 28 : at + 32] = struct.pack(">I", value)
+    reason = reason_of(write_stream(tmp_path / "x.dcm", dicom_dataset(pixels), stream, syntax=syntax))
+    assert "tiles" in reason
