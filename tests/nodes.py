@@ -74,8 +74,10 @@ def started_nodes(*, cpus: int = 2) -> Iterator[Nodes]:
         )
         nodes = Nodes(address=f"http://{HEAD}:{dashboard}", token_file=token_file, folder=folder)
         wait_for(lambda: is_up(nodes), "the head node does not answer")
-        for address in WORKERS:
-            run(folder, [f"--address={HEAD}:{port}", f"--node-ip-address={address}", f"--num-cpus={cpus}"], [])
+        for index, address in enumerate(WORKERS):
+            # Nodes that share a folder would unpack a job's files over each other's.
+            place = ["--temp-dir", str(folder / f"ray{index}")]
+            run(folder, [f"--address={HEAD}:{port}", f"--node-ip-address={address}", f"--num-cpus={cpus}"], place)
         wait_for(lambda: alive(nodes) == 1 + len(WORKERS), "the workers do not join")
         yield nodes
 

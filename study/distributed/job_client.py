@@ -22,6 +22,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from study.distributed.jobs import Job, JobState, Parcel
 from study.errors import EnvironmentFault, StudyError
 
+QUIET: Final = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 TOKEN_FILE: Final = Path(".ray") / "auth_token"
 ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 ANSWER_S: Final = 60.0
@@ -65,7 +66,7 @@ class RayJobs:
         self.address = address.rstrip("/")
         self._headers = _headers()
         self.versions = ask_versions(self.address, self._headers)
-        for module in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        for module in QUIET:
             logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
         with _telling(self.address), _without(ADDRESSES):  # Ray would prefer them to the address that it is given
             self._client = _Client(self.address, headers=self._headers)

@@ -161,7 +161,7 @@ def advice(job: Job) -> str:
         return "the nodes could not install what --package asks for; they need a package index, or the packages"
     if job.exit_code == 127 or "python: not found" in text:
         return "activate the environment of study on the head node before `ray start`, so that `python` is found"
-    if "ModuleNotFoundError" in text:
+    if "ModuleNotFoundError" in text and "'study" not in text:
         return "install the packages of requirements.lock on every node, or name the one that is missing: --package"
     if job.exit_code is None and job.cause:
         return "look at the nodes: `ray status`, and the logs of the head node"

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Final
 
+from study.errors import EnvironmentFault
 from study.ledger.lock_row import LockRow
 from study.ledger.locking import BEAT_S, STALE_S, Held, LockHolder, busy, here, is_alive, taken_over
 from study.ledger.stopping import forget_request, look_for_request
@@ -48,7 +49,7 @@ def lock_study(
 
     Raises:
         InputError: another process holds it; the message names process, host and time.
-        EnvironmentFault: the ledger's server does not answer.
+        EnvironmentFault: the ledger's server does not answer, or the directory cannot be written.
     """
     study, held = study_dir.name, Held(here())
     formers: list[LockHolder | None] = []
@@ -112,8 +113,7 @@ def _holder_by_file(path: Path) -> LockHolder | None:
 @contextlib.contextmanager
 def _file_lock(path: Path, study: str, held: Held, *, beat_s: float) -> Iterator[LockHolder | None]:
     """Hold a lock file; yields the holder from whom it was taken over."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with _opened(path) as file:
         age = _age(path)
         is_locked, is_known = _acquire(file)
         former = _read_holder(file)
@@ -131,6 +131,17 @@ def _file_lock(path: Path, study: str, held: Held, *, beat_s: float) -> Iterator
         finally:
             if not held.is_lost:
                 file.truncate(0)
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path.parent} cannot be written on {here().host}: {error.strerror or type(error).__name__}",
+            "name a storage that this machine can write: --storage ROOT",
+        ) from error
 
 
 def _acquire(file: IO[str]) -> tuple[bool, bool]:

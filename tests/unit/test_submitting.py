@@ -1,12 +1,16 @@
 """Sending a study once: the decision table, what may travel, addresses, and following a job over a line that breaks."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from platform import python_version
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
 from study.cli import app
@@ -17,6 +21,7 @@ from study.cli.parcel_rules import check_file, check_packages, check_storage, fo
 from study.cli.staging import pack
 from study.cli.submitting import STOP_WAIT
 from study.config import load_config
+from study.distributed.job_client import Versions
 from study.distributed.jobs import ATTEMPTS, Job, Parcel, advice, end_of, log_start, send_once
 from study.errors import EnvironmentFault, InputError, StudyError
 from study.ledger import ask_to_stop, lock_study
@@ -60,6 +65,10 @@ class FakeServer:
         if self.job is None or not self.job.is_over:
             return False
         self.job, self.deleted = None, self.deleted + 1
+        return True
+
+    def stop(self, name):
+        self.job = dataclasses.replace(self.job, state="stopped", ended=self.clock)
         return True
 
     def log(self, name):
@@ -318,6 +327,116 @@ class TestWhatTravels:
         with pytest.raises(InputError, match=r"data\.prepared") as error:
             check_file(load_config(file, [*good, "data.prepared=s3://key:hunter2@bucket/a"]))
         assert "hunter2" not in str(error.value)
+
+
+class TestVerbs:
+    """What the verbs say about jobs; the cluster is the fake one."""
+
+    @pytest.fixture
+    def call(self, monkeypatch, tmp_path):
+        """Calls the program on a cluster in memory; the study's file names nothing of this machine."""
+        file = tmp_path / "tiny.yaml"
+        file.write_text("study: tiny\ndata: {prepared: /shared/a, sources: [{kind: phantom, name: a, patients: 9}]}\n")
+        versions = Versions(ray=ray.__version__, python=python_version())
+
+        def call(server, verb, *words):
+            server.versions = versions
+            monkeypatch.setattr("study.distributed.job_client.RayJobs", lambda address: server)
+            what = str(file) if verb == "submit" else "tiny"
+            return CliRunner().invoke(app, [verb, what, "--address", "http://head:8265", *words])
+
+        return call
+
+    def test_submit(self, call):
+        """A new study is sent with its file's digest; a second time nothing is, and the answer is the same."""
+        server = FakeServer()
+        first = call(server, "submit", "--storage", "/shared", "--json")
+        told = json.loads(first.stdout)
+        assert (first.exit_code, told["how"], told["state"]) == (0, "started", "running")
+        assert told["follow"].endswith("logs tiny --follow --address http://head:8265")
+        assert server.sent[0].metadata.keys() == {"study", "storage", "file"}
+        assert server.sent[0].environment == dict([STOP_WAIT])
+        again = call(server, "submit", "--storage", "/shared", "--json")
+        assert (again.exit_code, json.loads(again.stdout)["how"], len(server.sent)) == (0, "running", 1)
+        assert "warning" not in again.stderr
+        other = call(server, "submit", "--storage", "/shared", "--set", "seed=2")
+        assert (other.exit_code, len(server.sent)) == (0, 1)
+        assert "runs with another study file" in other.stderr
+
+    def test_submit_that_fails_at_once(self, call):
+        """A job that Ray could not begin is an error with Ray's reason."""
+        server = FakeServer()
+        server.next = "failed"
+        done = call(server, "submit", "--storage", "/shared")
+        assert isinstance(done.exception, StudyError)
+        assert "failed before it began: Ray gives no reason" in done.exception.message
+
+    def test_what_stays_is_told(self, call, monkeypatch):
+        """Addresses of servers that are set here and not sent are named, without their value."""
+        monkeypatch.setenv("STUDY_LEDGER_URL", "postgresql://me:hunter2@db/x")
+        done = call(FakeServer(), "submit", "--storage", "/shared")
+        assert "STUDY_LEDGER_URL is set here and does not travel" in done.stderr
+        assert "hunter2" not in done.stderr
+
+    def test_stop(self, call):
+        """A job that runs is asked and waited for; one that has ended is left alone; an unknown one is bad input."""
+        server = FakeServer(job())
+        done = call(server, "stop")
+        assert (done.exit_code, server.job.state) == (0, "stopped")
+        assert "submit tiny --address http://head:8265 --storage /shared" in done.stderr
+        again = call(server, "stop")
+        assert (again.exit_code, "(stopped); nothing to stop" in again.stderr) == (0, True)
+        assert isinstance(call(FakeServer(), "stop").exception, InputError)
+        foreign = call(FakeServer(job(metadata={})), "stop")
+        assert isinstance(foreign.exception, InputError)
+
+    def test_stop_that_takes_long(self, call):
+        """A job that still saves when the time is over is told of, with exit code 1."""
+        server = FakeServer(job())
+        server.stop = lambda name: True
+        done = call(server, "stop", "--wait", "0.1")
+        assert isinstance(done.exception, StudyError)
+        assert "still runs after 0.1 s" in done.exception.message
+        assert call(server, "stop", "--wait", "0").exit_code == 0
+
+    def test_status_where_the_storage_is_out_of_sight(self, call):
+        """The job's state and reason are told, and that the study cannot be seen from here."""
+        failed = job("failed", exit_code=127, message="log\n/bin/sh: 1: python: not found", ended=5.0)
+        done = call(FakeServer(failed), "status")
+        assert done.exit_code == 0
+        for words in ("failed with exit code 127, ended 1970", "python: not found", "fix: activate", "cannot be seen"):
+            assert words in done.stderr
+        record = json.loads(call(FakeServer(failed), "status", "--json").stdout)
+        assert (record["state"], record["job"]["state"], record["job"]["exit_code"]) == (None, "failed", 127)
+        assert isinstance(call(FakeServer(), "status").exception, InputError)
+
+    def test_status_of_a_study_that_is_seen(self, call, directory):
+        """The job is told beside the study, which is looked for where the job says that it lies."""
+        (directory.parent / "tiny").mkdir()
+        text = (directory / "study.yaml").read_text().replace("study: a\n", "study: tiny\n")
+        (directory.parent / "tiny" / "study.yaml").write_text(text)
+        here = FakeServer(job(metadata={**OURS, "storage": str(directory.parent)}, started=60.0))
+        done = call(here, "status")
+        assert "job tiny at http://head:8265: running since 1970-01-01T00:01:00" in done.stderr
+        assert "tiny  new" in done.stderr
+        record = json.loads(call(here, "status", "--json").stdout)
+        assert (record["study"], record["state"], record["job"]["state"]) == ("tiny", "new", "running")
+        none = json.loads(call(FakeServer(), "status", "--json", "--storage", str(directory.parent)).stdout)
+        assert (none["state"], none["job"]) == ("new", None)
+
+    def test_logs(self, call):
+        """The lines of the present job alone are shown; followed, the program ends as the job did."""
+        text = TestFollow.LOG + "a\nb\n"
+        assert call(FakeServer(job(), log=text), "logs").stdout == "a\nb\n"
+        assert call(FakeServer(job(), log=text), "logs", "-n", "1").stdout == "b\n"
+
+        def end(server, skip):
+            become(job("failed", exit_code=2))(server)
+            return (text + "c\n")[skip:]
+
+        done = call(FakeServer(job(), log=text, chunks=[end]), "logs", "-n", "1", "-f")
+        assert (done.stdout, done.exit_code) == ("b\nc\n", 2)
+        assert isinstance(call(FakeServer(), "logs").exception, InputError)
 
 
 DRIVER = """

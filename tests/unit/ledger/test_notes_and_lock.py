@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import InputError
+from study.errors import EnvironmentFault, InputError
 from study.ledger import Ledger, lock_holder, lock_study
 from study.ledger.locking import taken_over
 from study.types import RunOutcome
@@ -148,6 +148,14 @@ def test_a_ledger_file_elsewhere_has_one_driver_per_study(tmp_path):
         with lock_study(tmp_path / "b" / "other", url=url):
             pass
     assert lock_holder(tmp_path / "b" / "quick", url=url) is None
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    """A storage that is not there for this machine is told as such, not as a fault of the program."""
+    (tmp_path / "file").write_text("")
+    refused = pytest.raises(EnvironmentFault, match=r"cannot be written on .*: Not a directory")
+    with refused, lock_study(tmp_path / "file" / "quick"):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"'])
