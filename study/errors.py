@@ -60,5 +60,9 @@ class InterruptedStudy(StudyError):
     exit_code = EXIT_INTERRUPTED
 
 
+class LostCluster(StudyError):
+    """The Ray cluster that this process had started has died under it; whatever asks Ray now waits or aborts."""
+
+
 class TrainingFault(StudyError):
     """A training run cannot go on (a loss that is not finite, for example); the study does."""

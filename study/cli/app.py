@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, NoReturn
 import typer
 
 from study.cli import cluster_verbs, network_verbs
-from study.cli.invocation import answering, exit_with
+from study.cli.invocation import answering, exit_with, leave
 from study.cli.options import STORAGE, Address, Debug, File, Json, Name, Overrides, Scale, Storage
 
 EPILOG: Final = """\b
@@ -254,5 +254,5 @@ def main() -> NoReturn:
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user
-        sys.exit(exit_with(error))
+        leave(exit_with(error))
     sys.exit(0)

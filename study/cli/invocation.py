@@ -2,13 +2,14 @@
 
 import contextlib
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import typer
 
@@ -47,6 +48,19 @@ def exit_with(error: Exception) -> int:
     hint = f"the traceback is in {where}" if where else "run again with --debug for the traceback"
     typer.echo(f"error: {name}: {first_line}\n  fix: {hint}; `study doctor` checks this machine", err=True)
     return EXIT_FAILED
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; at once where Ray's own cluster has died, for its last steps there wait for a minute."""
+    if "ray" in sys.modules:
+        from study.distributed.cluster import leave_lost_cluster, lost_daemon
+
+        if lost_daemon():
+            leave_lost_cluster()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from study.cli.folders import (
 )
 from study.cli.invocation import INVOCATION, program, storage_option
 from study.cli.larger import SPACE_PATHS, check_budget_left, space_overrides, trials_override
-from study.errors import InputError, InterruptedStudy, StudyError
+from study.errors import InputError, InterruptedStudy, LostCluster, StudyError
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -157,7 +158,9 @@ def _drive(config: "StudyConfig", directory: Path, *, storage: str, held: "Held"
 
         try:
             return run_until_done(
-                lambda stop: _work(config, directory, observe=observe, stop=stop, held=held), note=view.note
+                lambda stop: _work(config, directory, observe=observe, stop=stop, held=held),
+                note=view.note,
+                check=lambda: _lost_cluster(config, storage=storage),
             )
         except InterruptedStudy as error:
             if held.taken_by is not None:
@@ -168,6 +171,21 @@ def _drive(config: "StudyConfig", directory: Path, *, storage: str, held: "Held"
                 ) from error
             command = f"{program()} resume {config.study}{storage_option(storage)}"
             raise InterruptedStudy(error.message, command) from error
+
+
+def _lost_cluster(config: "StudyConfig", *, storage: str) -> LostCluster | None:
+    if "ray" not in sys.modules:
+        return None
+    from study.distributed.cluster import lost_daemon
+
+    daemon = lost_daemon()
+    if not daemon:
+        return None
+    return LostCluster(
+        f"Ray's process {daemon} on this machine has died, and all workers with it; each run keeps its checkpoint",
+        f"`{program()} resume {config.study}{storage_option(storage)}`; if it dies again, look for want of memory "
+        "(`dmesg`) and at the end of study.log",
+    )
 
 
 def _work(

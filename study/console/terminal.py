@@ -12,11 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO, TypeVar
 
-from study.errors import EXIT_INTERRUPTED
+from study.errors import EXIT_INTERRUPTED, StudyError
 
 STOPPING: Final = "stopping: saving a checkpoint ... (again to quit at once)"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WAIT_S: Final = 0.2
+_LAST_WORDS_S: Final = 3.0  # for work that ends by itself when its ground is gone
 
 Result = TypeVar("Result")
 
@@ -64,12 +65,17 @@ def quiet_terminal(log_path: Path) -> Iterator[TextIO]:
 
 
 def run_until_done(
-    work: Callable[[threading.Event], Result], *, note: Callable[[str], None], poll_s: float = _WAIT_S
+    work: Callable[[threading.Event], Result],
+    *,
+    note: Callable[[str], None],
+    check: Callable[[], StudyError | None] = lambda: None,
+    poll_s: float = _WAIT_S,
 ) -> Result:
     """Runs ``work(stop)`` in a thread; the first SIGINT, SIGTERM or SIGHUP sets ``stop``, the second ends the process.
 
     A second one counts once the first was told: `timeout` and schedulers signal a process and its group, at once.
-    Must be called in the main thread. What ``work`` returns or raises comes back here. Libraries install handlers of
+    Must be called in the main thread. What ``work`` returns or raises comes back here. ``check`` is asked at every turn
+    of the waiting loop: an error that it gives is raised, ``work`` or no ``work``. Libraries install handlers of
     their own while ``work`` goes on, so ours are put back at every turn of the waiting loop: Ray's C++ core sets one
     for SIGTERM that Python does not know of, and which aborts the process after three seconds.
     """
@@ -93,6 +99,9 @@ def run_until_done(
         while not is_done:
             is_done = done.wait(poll_s)
             put_back()
+            fault = check()
+            if fault is not None and not done.wait(_LAST_WORDS_S):
+                raise fault
             if stop.is_set() and not told.is_set():
                 told.set()
                 note(STOPPING)

@@ -98,6 +98,24 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def lost_daemon() -> str:
+    """The daemon of the local cluster that has died, by name; empty while all live, and for a cluster of others.
+
+    Ray notices after 60 s and then aborts this process, in words that say nothing about the study.
+    """
+    worker = sys.modules.get("ray._private.worker")
+    node = getattr(worker, "_global_node", None)
+    dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+    return next((kind for kind in ("gcs_server", "raylet") if kind in dead), "")
+
+
+def leave_lost_cluster() -> None:
+    """End what is left of a local cluster of which a daemon has died; this process must end itself by ``os._exit``."""
+    node = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
+    if node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
 def _settle_data_threads() -> None:
     """Let the threads of Ray Data in this process end; one that asks Ray after the shutdown ends the whole process."""
     if "ray.data" not in sys.modules:

@@ -1,5 +1,6 @@
-"""A driver that is stopped or killed leaves nothing in the cluster that it had joined."""
+"""A driver that is stopped or killed leaves nothing in the cluster that it had joined; one that loses its own tells."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,54 @@ def test_a_driver_that_ends_leaves_nothing_in_the_cluster(cli, small_file, head,
     while held() != ([], []):
         assert time.monotonic() < deadline, f"left behind: {held()}"
         time.sleep(0.5)
+
+
+@pytest.mark.parametrize("daemon", ["gcs_server", "raylet"])
+def test_a_study_whose_own_cluster_dies_says_so_and_goes_on(cli, small_file, daemon):
+    """Ray would abort the driver after a minute without a word about the study; whatever it had started is gone."""
+    name = f"lost-{daemon.replace('_', '-')}"
+    process = cli.start("run", str(small_file), "--set", f"study={name}", "--set", "search.trials=2")
+    journal = cli.folder / "studies" / name / "journal.jsonl"
+    while not (journal.exists() and '"kind": "epoch"' in journal.read_text()):
+        assert process.poll() is None, (cli.folder / "out.txt").read_text()
+        time.sleep(0.1)
+    family = descendants(process.pid)
+    victim = next(pid for pid, command in family.items() if command.split("\0")[0].endswith(f"/{daemon}"))
+    shot = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(timeout=50) == 1
+    said = (cli.folder / "out.txt").read_text()
+    assert time.monotonic() - shot < 40
+    assert f"Ray's process {daemon} on this machine has died" in said
+    assert f"study resume {name}" in said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid, command) for pid, command in family.items()):
+        assert time.monotonic() < deadline, "processes of the cluster outlive the driver"
+        time.sleep(0.5)
+    assert cli("resume", name).returncode == 0
+
+
+def descendants(root):
+    """The command lines of all processes below one."""
+    below, commands = {root}, {}
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in below} - below
+        if not more:
+            break
+        below |= more
+    for pid in below - {root}:
+        with contextlib.suppress(OSError):
+            commands[pid] = Path(f"/proc/{pid}/cmdline").read_text()
+    return commands
+
+
+def is_alive(pid, command):
+    """Whether a process still runs that command."""
+    with contextlib.suppress(OSError):
+        return bool(command) and Path(f"/proc/{pid}/cmdline").read_text() == command
+    return False

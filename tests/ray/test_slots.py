@@ -59,7 +59,7 @@ def small(config, cpus):
     return config.model_copy(update={"resources": config.resources.model_copy(update={"cpus_per_worker": cpus})})
 
 
-def run_all(pool, specs, on_event=lambda *_: None, stop=None):
+def run_all(pool, specs, on_event=lambda *_: None, stop=None, concurrent=1):
     """Run specifications; the outcomes by run."""
     ends = {}
 
@@ -68,7 +68,7 @@ def run_all(pool, specs, on_event=lambda *_: None, stop=None):
         if kind == "end":
             ends[spec.run_id] = payload
 
-    run_directly(pool, specs, concurrent=1, on_event=hear, stop=stop or threading.Event())
+    run_directly(pool, specs, concurrent=concurrent, on_event=hear, stop=stop or threading.Event())
     return ends
 
 
@@ -256,3 +256,40 @@ def test_a_run_without_memory_goes_on_in_smaller_parts(cluster, config, tmp_path
     assert "CUDA out of memory" in told.text
     assert "also with 4 times as many micro-batches: OutOfMemoryError" in ends["1-s0"].reason
     assert ends["1-s0"].failure == "out_of_memory"
+
+
+TRACES = Path()
+
+
+def traced_loop(config):
+    """The loop of a worker whose loading tasks note their processes in a file of the worker."""
+    from study.distributed import stream, worker
+
+    load, file = stream.load_rows, TRACES / str(os.getpid())
+
+    def load_rows(*args, **options):
+        with file.open("a") as out:
+            out.write(f"{os.getpid()}\n")
+        return load(*args, **options)
+
+    stream.load_rows = load_rows
+    worker.slot_loop(config)
+
+
+@pytest.mark.long
+def test_slots_of_a_node_share_their_loading_processes(cluster, config, tmp_path, monkeypatch):
+    """A process that has loaded for one slot loads for the other as well; there are not twice as many."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    (tmp_path / "traces").mkdir()
+    monkeypatch.setattr(sys.modules[__name__], "TRACES", tmp_path / "traces")
+    monkeypatch.setattr(slots, "_loop", traced_loop)
+    pool = SlotPool(2, workers=1, cpus_per_worker=0.2, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    many = small(config, 0.2).model_copy(update={"sampler": config.sampler.model_copy(update={"epoch_draws": 9000})})
+    specs = [make_spec(tmp_path, str(i), i, config=many, attempt=1) for i in range(4)]
+    ends = run_all(pool, specs, concurrent=2)
+    pool.close()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert {end.state for end in ends.values()} == {"complete"}
+    loaders = [set(file.read_text().split()) for file in (tmp_path / "traces").iterdir()]
+    assert len(loaders) == 2, "one slot did all the work"
+    assert loaders[0] & loaders[1]

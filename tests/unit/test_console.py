@@ -16,6 +16,7 @@ from study.console import Board, Places, PlainView, closing_text, event_line, ma
 from study.console.live import LiveView
 from study.console.tables import confirm_table, trials_table
 from study.console.terminal import STOPPING
+from study.errors import LostCluster
 from study.report.words import cut, duration, number, params_text, probability, rate, without_password
 from study.types import ConfirmRow, EpochResult, Event, StudyResult, TrialRow
 
@@ -437,6 +438,15 @@ class TestStopping:
         assert run_until_done(lambda _stop: 7, note=print) == 7
         with pytest.raises(ValueError, match="broken"):
             run_until_done(self._raise, note=print)
+
+    def test_a_check_that_fails_ends_the_wait(self, monkeypatch):
+        """Work that hangs is left alone; work that has an end of its own within a moment is heard."""
+        monkeypatch.setattr("study.console.terminal._LAST_WORDS_S", 0.05)
+        gone = LostCluster("gone")
+        with pytest.raises(LostCluster, match="gone"):
+            run_until_done(lambda _stop: threading.Event().wait(20), note=print, check=lambda: gone, poll_s=0.01)
+        monkeypatch.setattr("study.console.terminal._LAST_WORDS_S", 10)
+        assert run_until_done(lambda _stop: time.sleep(0.2) or 5, note=print, check=lambda: gone, poll_s=0.01) == 5
 
     @staticmethod
     def _raise(_stop):
