@@ -89,13 +89,14 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The table in the form of the papers, for a document that has the package booktabs."""
+    """The table in the form of the papers, no wider than the text; the document needs booktabs and adjustbox."""
     alignment = "".join("l" if column in table.words else "r" for column in range(len(table.columns)))
     lines = [
         r"\begin{table}[t]",
         rf"\caption{{{escaped(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
         r"\centering",
+        r"\begin{adjustbox}{max width=\linewidth}",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         " & ".join(map(escaped, table.columns)) + r" \\",
@@ -103,6 +104,7 @@ def to_latex(table: Table) -> str:
         *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
+        r"\end{adjustbox}",
     ]
     lines += [rf"\par\smallskip\footnotesize {escaped(table.note)}"] if table.note else []
     return "\n".join([*lines, r"\end{table}", ""])
