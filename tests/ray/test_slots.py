@@ -284,7 +284,12 @@ def test_slots_of_a_node_share_their_loading_processes(cluster, config, tmp_path
     monkeypatch.setattr(sys.modules[__name__], "TRACES", tmp_path / "traces")
     monkeypatch.setattr(slots, "_loop", traced_loop)
     pool = SlotPool(2, workers=1, cpus_per_worker=0.2, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
-    many = small(config, 0.2).model_copy(update={"sampler": config.sampler.model_copy(update={"epoch_draws": 9000})})
+    many = small(config, 0.2).model_copy(
+        update={
+            "sampler": config.sampler.model_copy(update={"epoch_draws": 3000}),
+            "train": config.train.model_copy(update={"epochs": 1, "batch_size": 48}),
+        }
+    )
     specs = [make_spec(tmp_path, str(i), i, config=many, attempt=1) for i in range(4)]
     ends = run_all(pool, specs, concurrent=2)
     pool.close()
