@@ -71,6 +71,20 @@ def check_packages(specs: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(specs)))
 
 
+def check_changes(overrides: Sequence[str]) -> None:
+    """What ``--set`` changes in a study that exists is part of the job's command, for everybody to see.
+
+    Raises:
+        InputError: a value is an URL with a user or a password.
+    """
+    for change in overrides:
+        if USER_IN_URL.search(change):
+            raise InputError(
+                f"--set {change.partition('=')[0]}: an URL with a user or a password, which the dashboard would show",
+                f"{ON_NODES}name the place without them",
+            )
+
+
 def check_storage(storage: str, *, is_default: bool) -> None:
     """Where the study lies must mean the same on every node.
 

@@ -16,7 +16,7 @@ import typer
 from study.cli.cluster_address import cluster_address
 from study.cli.following import exit_code_of, follow_job
 from study.cli.invocation import DEFAULT_STORAGE, program
-from study.cli.parcel_rules import check_file, check_packages, check_storage, forwarded
+from study.cli.parcel_rules import check_changes, check_file, check_packages, check_storage, forwarded
 from study.cli.showing import print_json
 from study.cli.staging import STUDY_FILE, Luggage, pack
 from study.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, StudyError
@@ -139,6 +139,7 @@ def _prepare(what: str, wishes: Wishes) -> "tuple[Luggage, Parcel]":
             raise InputError(
                 f"--scale goes with a study file; {what} is a study", "name the file, or leave --scale out"
             )
+        check_changes(wishes.overrides)
         name, luggage = what, pack(excludes=wishes.excludes)
         changes = "".join(f" --set {shlex.quote(change)}" for change in wishes.overrides)
         command = f"resume {name} --storage {storage}{changes}"

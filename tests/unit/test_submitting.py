@@ -584,6 +584,10 @@ class TestDryRun:
         assert STOP_WAIT[0] in done.stderr
         named = CliRunner().invoke(app, ["submit", "a", "--dry-run", "--storage", "/s", "--set", "search.trials=9"])
         assert "python -m study resume a --storage /s --set search.trials=9" in named.stderr
+        secret = ["submit", "a", "--dry-run", "--storage", "/s", "--set", "data.prepared=s3://key:hunter2@bucket/x"]
+        refused = CliRunner().invoke(app, secret).exception
+        assert isinstance(refused, InputError)
+        assert "hunter2" not in str(refused)
 
     def test_faults_of_the_file(self, tmp_path):
         """A broken file is told before anybody is asked."""
