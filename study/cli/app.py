@@ -1,6 +1,7 @@
 """Verbs and options. Only typer and the standard library are imported up here, so that help answers at once."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final, Literal, NoReturn
@@ -249,9 +250,19 @@ app.command()(network_verbs.evaluate)
 app.command()(network_verbs.export)
 
 
+def _take_secrets() -> None:
+    """Read the files of secrets, where variables name some: help stays quick without."""
+    prefixes = ("STUDY_", "PGPASSWORD", "MLFLOW_TRACKING_")
+    if any(name.endswith("_FILE") and name.startswith(prefixes) for name in os.environ):
+        from study.secrecy import take_secret_files
+
+        take_secret_files(os.environ)
+
+
 def main() -> NoReturn:
     """The program: runs a verb; every error becomes a line and an exit code."""
     try:
+        _take_secrets()
         app()
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user
         leave(exit_with(error))

@@ -32,21 +32,23 @@ INVOCATION: Final = Invocation()
 
 def exit_with(error: Exception) -> int:
     """Tell the user about an error, on standard error, and return the exit code that belongs to it."""
+    from study.secrecy import redacted
+
     if INVOCATION.debug:
-        traceback.print_exception(error)
+        typer.echo(redacted("".join(traceback.format_exception(error))), err=True, nl=False)
     if isinstance(error, InterruptedStudy):
-        typer.echo(f"stopped: {error.message}", err=True)
+        typer.echo(redacted(f"stopped: {error.message}"), err=True)
         if error.fix:
             typer.echo(f"  go on with: {error.fix}", err=True)
         return error.exit_code
     if isinstance(error, StudyError):
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(redacted(f"error: {error}"), err=True)
         return error.exit_code
     name = type(error).__name__
     first_line = next(iter(str(error).splitlines()), "")
     where = _write_traceback(error)
     hint = f"the traceback is in {where}" if where else "run again with --debug for the traceback"
-    typer.echo(f"error: {name}: {first_line}\n  fix: {hint}; `study doctor` checks this machine", err=True)
+    typer.echo(redacted(f"error: {name}: {first_line}\n  fix: {hint}; `study doctor` checks this machine"), err=True)
     return EXIT_FAILED
 
 
@@ -93,12 +95,14 @@ def storage_option(storage: str) -> str:
 
 
 def _write_traceback(error: Exception) -> Path | None:
+    from study.secrecy import redacted
+
     path = INVOCATION.log or Path(INVOCATION.storage) / "study.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {' '.join(sys.argv[:2])}\n")
-            traceback.print_exception(error, file=file)
+            file.write(redacted("".join(traceback.format_exception(error))))
     except OSError:
         return None
     return path

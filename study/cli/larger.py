@@ -55,14 +55,19 @@ def space_overrides(file: Path | None) -> list[str]:
     Raises:
         ConfigError: the file cannot be read, or holds no space.
     """
-    from study.config.yamlfile import read_yaml
+    from study.config import raise_faults
+    from study.config.yamlfile import MAX_CHARACTERS, read_yaml
 
     if file is None:
         return []
     try:
-        raw: Any = read_yaml(file.read_text(encoding="utf-8-sig"), name=str(file)).value
+        if file.stat().st_size > MAX_CHARACTERS:
+            raise ConfigError(f"--space {file}: larger than 1 MiB", "name a YAML file of a few kilobytes")
+        document = read_yaml(file.read_text(encoding="utf-8-sig"), name=str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--space {file}: cannot be read", "name a YAML file with a search space") from error
+    raise_faults(file, document.faults)
+    raw: Any = document.value
     search = raw.get("search", raw) if isinstance(raw, dict) else None
     space = search.get("space", search) if isinstance(search, dict) else None
     if not isinstance(space, dict) or not space or "data" in space:

@@ -4,6 +4,7 @@ They read a ``View``: plain values by dotted path, without the places that are f
 fault in one place still gets every other fault reported.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -47,6 +48,7 @@ def rule_faults(view: View) -> list[Fault]:
     return list(
         chain(
             _source_faults(view),
+            _place_faults(view),
             _phantom_faults(view),
             data_faults(view),
             pixel_faults(view),
@@ -81,6 +83,26 @@ def _source_faults(view: View) -> Iterator[Fault]:
             if value in seen:
                 yield Fault(f"{path}.{key}", f"{show(value)}: {seen[value]} has it too; expected another one")
             seen.setdefault(value, path)
+
+
+def _place_faults(view: View) -> Iterator[Fault]:
+    """Tables and folders of a source that lead out of its root; a table of its own may stand in a place of its own."""
+    for path, source in view.items("data.sources"):
+        if view.get(f"{path}.allow_outside") is True:
+            continue
+        for key in ("table", "tables", "images"):
+            value = view.get(f"{path}.{key}")
+            is_free = source.get("kind") == "table" and key == "table"
+            if isinstance(value, str) and _leads_out(value, is_free=is_free):
+                expected = "expected a place below the source's root, or allow_outside: true"
+                yield Fault(f"{path}.{key}", f"{show(value)} leads out of the root; {expected}")
+
+
+def _leads_out(value: str, *, is_free: bool) -> bool:
+    """Whether a relative place climbs, or, unless ``is_free``, a place is not relative at all."""
+    if "://" in value or value.startswith("/"):
+        return not is_free
+    return posixpath.normpath(value).split("/")[0] == ".."
 
 
 def _phantom_faults(view: View) -> Iterator[Fault]:

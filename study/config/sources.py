@@ -23,6 +23,12 @@ Pixels = Annotated[int, Field(ge=64, le=8192)]
 PatientPattern = Annotated[Text, AfterValidator(_as_patient_pattern)]
 
 
+class FolderSource(Section):
+    """A source whose files lie below its ``root``; ``allow_outside`` lets tables and links lead out of it."""
+
+    allow_outside: bool = False
+
+
 class SharesConfig(Section):
     """Share of each class among the phantom's breasts; together they make 1."""
 
@@ -51,7 +57,7 @@ class PhantomSource(Section):
     look: ShortSlug | None = None
 
 
-class MiasSource(Section):
+class MiasSource(FolderSource):
     """Mini-MIAS films: ``labels.csv`` with the pictures it names, or ``Info.txt`` with PGM files, below ``root``."""
 
     kind: Literal["mias"]
@@ -59,7 +65,7 @@ class MiasSource(Section):
     root: Text
 
 
-class VindrSource(Section):
+class VindrSource(FolderSource):
     """VinDr-Mammo 1.0.0: the folder that holds ``images`` and the annotation tables."""
 
     kind: Literal["vindr"]
@@ -67,7 +73,7 @@ class VindrSource(Section):
     root: Text
 
 
-class InbreastSource(Section):
+class InbreastSource(FolderSource):
     """INbreast: a folder somewhere above ``INbreast.csv`` and ``AllDICOMs``.
 
     ``fb_as_cc`` counts the one full-breast view as CC; ``blank_density`` is the density of the one blank ACR cell.
@@ -80,7 +86,7 @@ class InbreastSource(Section):
     blank_density: Literal["missing", "B"] = "missing"
 
 
-class RsnaSource(Section):
+class RsnaSource(FolderSource):
     """RSNA screening mammography: the folder that holds ``train_images`` and the labelled ``table``."""
 
     kind: Literal["rsna"]
@@ -90,7 +96,7 @@ class RsnaSource(Section):
     known_defects: Literal["drop", "keep"] = "drop"
 
 
-class EmbedSource(Section):
+class EmbedSource(FolderSource):
     """EMBED open data: the folder that holds the folders ``tables`` and ``images``.
 
     The three switches also use synthetic 2D pictures (C-view), spot and magnified ones, and views besides CC and MLO.
@@ -106,7 +112,7 @@ class EmbedSource(Section):
     include_other_views: bool = False
 
 
-class CbisDdsmSource(Section):
+class CbisDdsmSource(FolderSource):
     """CBIS-DDSM: a folder somewhere above ``CBIS-DDSM``; the four case tables lie in ``tables`` below it, or in it."""
 
     kind: Literal["cbis_ddsm"]
@@ -115,7 +121,7 @@ class CbisDdsmSource(Section):
     tables: Text = "tables"
 
 
-class CmmdSource(Section):
+class CmmdSource(FolderSource):
     """CMMD: a folder somewhere above the patients' folders; ``table`` is the clinical sheet if it is named otherwise.
 
     ``unlabelled``: breasts without a row in the sheet; ``known_defects``: patients with a wrong side or label.
@@ -129,7 +135,7 @@ class CmmdSource(Section):
     known_defects: Literal["drop", "keep"] = "drop"
 
 
-class ImageFolderSource(Section):
+class ImageFolderSource(FolderSource):
     """PNG, JPEG and TIFF pictures in a folder per class; ``patient_pattern`` finds the patient in a file's name."""
 
     kind: Literal["image_folder"]
@@ -146,7 +152,7 @@ class NpzSource(Section):
     root: Text
 
 
-class TableSource(Section):
+class TableSource(FolderSource):
     """Image files listed in a CSV or Parquet ``table`` with the manifest's columns; paths are relative to ``root``."""
 
     kind: Literal["table"]

@@ -14,6 +14,8 @@ from study.errors import ConfigError
 from study.space import Fault
 
 MAX_DIGITS: Final = 40
+MAX_CHARACTERS: Final = 1 << 20
+MAX_DEPTH: Final = 32  # the deepest search space of the documentation has 9
 TAG: Final = "tag:yaml.org,2002:"
 RESOLVERS: Final = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -33,16 +35,23 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 
 class StudyLoader(yaml.SafeLoader):
-    """Reads node trees; refuses aliases, which would let a small file grow without bounds."""
+    """Reads node trees; refuses aliases, which would let a small file grow without bounds, and nests without end."""
 
     yaml_implicit_resolvers = _resolvers()
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """One node; an alias is a syntax error here."""
         if self.check_event(yaml.AliasEvent):
             mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not read; write the value out", problem_mark=mark)
-        return super().compose_node(parent, index)
+        is_nest = self.check_event(yaml.CollectionStartEvent)
+        self.depth += is_nest
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= is_nest
+        return node
 
 
 class StudyDumper(yaml.SafeDumper):
@@ -64,8 +73,10 @@ def read_yaml(text: str, *, name: str) -> Document:
     """Plain data from YAML text; ``name`` stands in front of error messages.
 
     Raises:
-        ConfigError: the text is not YAML, or is nested too deeply to be a study file.
+        ConfigError: the text is not YAML, larger than 1 MiB, or nested more than 32 levels deep.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{name}: larger than 1 MiB; expected a study file", "name a YAML file of a few kilobytes")
     document = Document()
     try:
         node = StudyLoader(text).get_single_node()
@@ -79,7 +90,9 @@ def read_yaml(text: str, *, name: str) -> Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: a character that text cannot have", "save it as UTF-8") from error
     except RecursionError as error:
-        raise ConfigError(f"{name}: nested too deeply for a study file", "start from search_spaces/") from error
+        raise ConfigError(
+            f"{name}: nested too deeply for a study file (more than {MAX_DEPTH} levels)", "start from search_spaces/"
+        ) from error
     return document
 
 

@@ -260,8 +260,14 @@ def list_files(root: str | Path, *, suffixes: Iterable[str] = ()) -> list[str]:
 def _local_names(root: Path) -> list[str]:
     if not root.is_dir():
         raise InputError(f"no folder at {root}", "check the root of this source")
-    names = []
+    names: list[str] = []
+    above: dict[str, frozenset[str]] = {}
     for folder, inner, files in os.walk(root, followlinks=True):
+        trail, real = above.get(str(Path(folder).parent), frozenset()), os.path.realpath(folder)
+        if real in trail:  # a link that leads in a circle would never end
+            inner.clear()
+            continue
+        above[folder] = trail | {real}
         inner[:] = [name for name in inner if not name.startswith(".")]
         below = os.path.relpath(folder, root)
         names += [posixpath.normpath(posixpath.join(below, name)) for name in files if not name.startswith(".")]

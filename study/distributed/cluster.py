@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from study.distributed.access import private_token
 from study.errors import EnvironmentFault
+from study.secrecy import SECRETS
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +36,6 @@ RAY_ENVIRONMENT: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for newer releases
 }
-
-# Addresses and passwords of the ledger and of MLflow, which the driver alone speaks to.
-SECRETS: Final = (
-    "STUDY_LEDGER_URL",
-    "PGPASSWORD",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +159,7 @@ def _start() -> None:
     else:
         # Workers inherit this process's environment; a runtime environment would start Python twice for each of them.
         # Without an address Ray would join whatever cluster somebody else has started on this machine.
+        private_token()
         options |= {"address": "local", "include_dashboard": False, "num_cpus": int(local_capacity().cpus)}
     # Ray's daemons inherit the mask: a terminal that closes must not take them before the study has saved.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

@@ -16,6 +16,7 @@ from study.data.sources.inbreast import read_inbreast
 from study.data.sources.mias import read_mias
 from study.data.sources.npz import read_npz
 from study.data.sources.phantom import read_phantom
+from study.data.sources.places import check_inside
 from study.data.sources.rsna import read_rsna
 from study.data.sources.table import read_table
 from study.data.sources.vindr import read_vindr
@@ -36,17 +37,24 @@ SOURCES: Final[Mapping[str, Callable[..., pd.DataFrame]]] = {
 }
 
 
-def read_source(kind: str, root: str | Path, *, name: str | None = None, **options: object) -> pd.DataFrame:
+WITHOUT_FOLDER: Final = ("phantom", "npz")  # files of their own making, or one file
+
+
+def read_source(
+    kind: str, root: str | Path, *, name: str | None = None, allow_outside: bool = False, **options: object
+) -> pd.DataFrame:
     """Read one source to a manifest: a row per image, all columns of `MANIFEST_COLUMNS`.
 
     Args:
         kind: a name of `SOURCES`.
         root: the data set's folder; ``path`` in the result is absolute.
         name: what the column ``source`` says; the kind if not given.
+        allow_outside: whether tables and links may name files outside of the root.
         options: keywords of that kind's reader, such as ``table`` or ``patients``.
 
     Raises:
-        InputError: an unknown kind or option, a missing option or file, or a table that cannot be understood.
+        InputError: an unknown kind or option, a missing option or file, a table that cannot be understood, or
+            files outside of the root.
     """
     if kind not in SOURCES:
         raise InputError(
@@ -64,7 +72,10 @@ def read_source(kind: str, root: str | Path, *, name: str | None = None, **optio
     missing = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise InputError(f"source {kind} lacks {', '.join(missing)}", "give it in the study file")
-    return reader(root, name=name or kind, **options)
+    manifest = reader(root, name=name or kind, **options)
+    if kind not in WITHOUT_FOLDER and not allow_outside:
+        check_inside(manifest["path"].dropna(), root, name=name or kind)
+    return manifest
 
 
 def _nearest(word: str, known: list[str]) -> str:

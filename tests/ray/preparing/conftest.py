@@ -49,7 +49,13 @@ def make_table_config(tmp_path, make_config):
     """The files listed in ``tmp_path / "list.csv"``; takes changes of the data section."""
 
     def make(**changes):
-        source = {"kind": "table", "name": "listed", "root": str(tmp_path / "files"), "table": "../list.csv"}
+        source = {
+            "kind": "table",
+            "name": "listed",
+            "root": str(tmp_path / "files"),
+            "table": "../list.csv",
+            "allow_outside": True,
+        }
         return make_config(sources=[source], **changes)
 
     return make

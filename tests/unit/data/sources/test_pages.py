@@ -30,8 +30,13 @@ def test_page_of_a_source(kind):
     text = page.read_text()
     for heading in ("## Counts", "## What is dropped", "**Licence"):
         assert heading in text or kind in ("table", "phantom")
-    for option in set(RECORDS[kind].model_fields) - {"kind", "name", "root"}:
+    for option in set(RECORDS[kind].model_fields) - {"kind", "name", "root", "allow_outside"}:
         assert f"`{option}`" in text
+
+
+def test_what_holds_for_all():
+    """An option of all sources is explained on no page."""
+    assert "`allow_outside: true`" in (PAGES / "README.md").read_text()
 
 
 def test_index():
