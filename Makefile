@@ -17,7 +17,7 @@ FILE ?= search_spaces/quickstart.yaml
 QUICK := tests $(addprefix --ignore=tests/,ray e2e gpu chaos bench)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos fuzz clean
+.PHONY: help setup run test test-long lint types floors unit cluster studies long-studies long-rest bench chaos fuzz audit clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,13 @@ fuzz: setup  ## Damaged files, study files, tables and checkpoints (half an hour
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --no-deps atheris==3.0.0 || true
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz.every --guided 20000
 
+audit: setup  ## Known weaknesses in the packages of requirements.lock, and their licences
+	@$(BIN)/study doctor --licences
+	@$(BIN)/python -c 'import urllib.request as u; u.urlopen("https://pypi.org/pypi/pip/json", timeout=15)' 2>/dev/null || \
+	  { echo "audit: the advisories of pypi.org cannot be reached from here; no package was checked for weaknesses" >&2; exit 3; }
+	@[ -x .venv-audit/bin/pip-audit ] || { "$(PYTHON)" -m venv .venv-audit; .venv-audit/bin/python -m pip install -q pip-audit==2.10.1; }
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+
 clean:  ## Remove the environment and all caches; keeps data/ and studies/
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 	find study tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -44,7 +44,7 @@ SURFACE = {
     "explain": ["RUN...", "--images", "--numbers", "--split", "--task", "--out"],
     "report": ["NAME", "--out", "--methods", "--quick"],
     "export": ["RUN", "--to", "--torchscript"],
-    "doctor": ["[FILE]", "--scale", "--set"],
+    "doctor": ["[FILE]", "--licences", "--scale", "--set", "--json"],
     "list": ["--json"],
     "sync": ["NAME"],
     "compare": ["NAME NAME...", "--json"],

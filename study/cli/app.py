@@ -209,15 +209,21 @@ def compare(
 def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = None,
     *,
+    licences: Annotated[
+        bool, typer.Option("--licences", help="List every package that study needs with its licence instead.")
+    ] = False,
     scale: Scale = None,
     overrides: Overrides = None,
+    as_json: Json = False,
     storage: Storage = STORAGE,
     debug: Debug = False,
 ) -> None:
     """Check this machine, its services and, when named, a study file with its data; every fault with its fix."""
-    from study.cli.showing import show_doctor
+    from study.cli.showing import show_doctor, show_licences
 
-    raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or (), scale=scale))
+    if licences:
+        raise typer.Exit(show_licences(as_json=as_json))
+    raise typer.Exit(show_doctor(file, storage=storage, overrides=overrides or (), scale=scale, as_json=as_json))
 
 
 @app.command(short_help="Write a study's report: a page, tables, figures.")

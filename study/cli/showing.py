@@ -52,13 +52,39 @@ def _where_it_applies(row: "TrialRow") -> dict[str, Any]:
     return found | ({"repeats": row.repeats} if row.repeats else {})
 
 
-def show_doctor(file: Path | None, *, storage: str, overrides: Sequence[str], scale: str | None = None) -> int:
-    """All findings as a table; returns the exit code."""
+def show_doctor(
+    file: Path | None,
+    *,
+    storage: str,
+    overrides: Sequence[str],
+    scale: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """All findings as a table, or as JSON on standard output; returns the exit code."""
     from study.doctor import examine, exit_code, findings_table
 
     findings = examine(storage=storage_root(storage), file=file, overrides=overrides, scale=scale)
-    typer.echo(findings_table(findings, width=table_width()), err=True)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        typer.echo(findings_table(findings, width=table_width()), err=True)
     return exit_code(findings)
+
+
+def show_licences(*, as_json: bool) -> int:
+    """Every package with its licence, as a table or as JSON on standard output; returns the exit code.
+
+    Raises:
+        EnvironmentFault: study itself is not installed.
+    """
+    from study.doctor import licences, licences_exit_code, licences_table
+
+    found = licences()
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        typer.echo(licences_table(found, width=table_width()))
+    return licences_exit_code(found)
 
 
 def print_json(value: object) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.doctor.finding import Finding, exit_code, findings_table
+from study.doctor.licences import Licence, licences, licences_exit_code, licences_table
 from study.doctor.machine import (
     check_cores,
     check_decoders,
@@ -16,7 +17,16 @@ from study.doctor.machine import (
 from study.doctor.services import check_ledger, check_libraries, check_mlflow_uri, check_ray_address
 from study.doctor.studyfile import check_file
 
-__all__ = ["Finding", "examine", "exit_code", "findings_table"]
+__all__ = [
+    "Finding",
+    "Licence",
+    "examine",
+    "exit_code",
+    "findings_table",
+    "licences",
+    "licences_exit_code",
+    "licences_table",
+]
 
 
 def examine(
