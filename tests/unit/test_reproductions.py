@@ -1,5 +1,7 @@
 """The papers' questions on phantoms, ``search_spaces/phantoms``: each dry-runs, on data of the papers' structure."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -105,3 +107,27 @@ def test_sources_of_unlike_size() -> None:
     trained = images[images["split"] == "train"]["source"].value_counts()
     assert trained["embed"] > 10 * trained["vindr"] > 10 * trained["inbreast"]
     assert set(images[images["split"] == "test"]["source"]) == {"vindr_test", "inbreast_test"}
+
+
+def test_the_page_has_the_tables_of_its_numbers() -> None:
+    """A table of docs/reproductions.md was changed by hand, or is missing, or a run is missing in the numbers."""
+    docs = ROOT / "docs"
+    spec = importlib.util.spec_from_file_location("draw_reproductions", docs / "draw_reproductions.py")
+    assert spec is not None
+    assert spec.loader is not None
+    drawn = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = drawn
+    spec.loader.exec_module(drawn)
+    numbers = drawn.read_numbers()
+    assert {"mias", *(read(name).study for name in NAMES)} == set(drawn.STUDIES) >= set(numbers)
+    page = (docs / "reproductions.md").read_text(encoding="utf-8")
+    assert drawn.page_with(numbers, page) == page
+    for name in NAMES:
+        config = read(name)
+        assert config.confirm is not None
+        arms = numbers.get(config.study, {})
+        assert len(arms) in {0, config.confirm.top + 1}
+        for metrics in arms.values():
+            assert set(metrics) == set(drawn.STUDIES[config.study].metrics)
+            assert all(tuple(sorted(values)) == config.confirm.seeds for values in metrics.values())
+        assert f"search_spaces/phantoms/{name}.yaml" in page
