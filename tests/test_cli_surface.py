@@ -42,6 +42,7 @@ SURFACE = {
     "evaluate": ["RUN", "--on", "--ensemble", "--out", "--json"],
     "predict": ["RUN", "FILES...", "--out", "--mc-dropout", "--ensemble"],
     "explain": ["RUN...", "--images", "--numbers", "--split", "--task", "--out"],
+    "profile": ["RUN|FILE", "--steps", "--json", "--out", "--set"],
     "report": ["NAME", "--out", "--methods", "--quick"],
     "export": ["RUN", "--to", "--torchscript"],
     "doctor": ["[FILE]", "--licences", "--scale", "--set", "--json"],

@@ -247,6 +247,36 @@ def report(
     report_on(what, storage=storage, out=out, quick=quick, methods=methods)
 
 
+@app.command(
+    short_help="Show where the time of a run goes.",
+    epilog="""\b
+Examples:
+  study profile quickstart                        an epoch of its best trial
+  study profile quickstart/5 --steps 40           40 steps of another one
+  study profile my.yaml --set train.batch_size=64     before a search: the study file's own values""",
+)
+def profile(
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|FILE", help="STUDY, STUDY/TRIAL, STUDY/TRIAL-sSEED, or a study file.")
+    ],
+    *,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", min=1, help="So many steps; an epoch without it.")
+    ] = None,
+    json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Instead of the study's report.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    storage: Storage = STORAGE,
+    debug: Debug = False,
+) -> None:
+    """Train an epoch of a run anew in a scratch folder, and show where its time goes; the study stays as it is."""
+    from study.cli.profiling import profile as act
+
+    act(what, storage=storage, overrides=overrides or (), steps=steps or 0, out=out, as_json=json)
+
+
 app.command(short_help="Send a study to a Ray cluster.", epilog=cluster_verbs.SUBMIT_EXAMPLES)(cluster_verbs.submit)
 app.command(short_help="Ask a running study to save and stop.")(cluster_verbs.stop)
 app.command(short_help="Print the end of a study's log, or follow it.")(cluster_verbs.logs)

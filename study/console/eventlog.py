@@ -97,6 +97,7 @@ class EventLog:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._attempts: dict[str, int] = {}
+        self.has_begun = False
 
     def observe(self, event: Event) -> None:
         """Write one event; progress within a stage is left out."""
@@ -122,7 +123,11 @@ class EventLog:
         self.write(level, event.text or name.replace(".", " "), fields)
 
     def write(self, level: int, message: str, fields: Mapping[str, Any]) -> None:
-        """Write a line of any kind; ``fields`` has ``event``, one of :data:`NAMES`."""
+        """Write a line of any kind; ``fields`` has ``event``, one of :data:`NAMES`. The first one opens the log."""
+        if not self.has_begun:
+            self.has_begun = True
+            opened = {"event": "log.opened", "pid": os.getpid(), "node": platform.node()}
+            self._logger.info("a driver begins", extra={"fields": opened})
         self._logger.log(level, "%s", message, extra={"fields": fields})
 
 
@@ -130,9 +135,9 @@ class EventLog:
 def event_log(path: Path, *, study: str) -> Iterator[EventLog]:
     """Append to the event log of a study while open; call it in the process that holds the study's lock.
 
-    A line that a kill has torn is closed, so that the next one stands alone. Warnings that modules of this package log
-    meanwhile are written as well. A file that cannot be written costs lines, never the study: Python's logging says so
-    in ``study.log``.
+    A line that a kill has torn is closed, so that the next one stands alone. Where nothing happens, as in a study that
+    is done already, nothing is written. Warnings that modules of this package log meanwhile are written as well. A file
+    that cannot be written costs lines, never the study: Python's logging says so in ``study.log``.
     """
     handler = _Appending(path)
     handler.setFormatter(JsonLines(study))
@@ -143,7 +148,6 @@ def event_log(path: Path, *, study: str) -> Iterator[EventLog]:
     for each in (logger, package):
         each.addHandler(handler)
     log, state, reason, level = EventLog(logger), "done", "", logging.INFO
-    log.write(logging.INFO, "a driver begins", {"event": "log.opened", "pid": os.getpid(), "node": platform.node()})
     try:
         yield log
     except InterruptedStudy as error:
@@ -154,7 +158,8 @@ def event_log(path: Path, *, study: str) -> Iterator[EventLog]:
         reason = error.message if isinstance(error, StudyError) else type(error).__name__
         raise
     finally:
-        log.write(level, reason or "the driver ends", {"event": "log.closed", "state": state})
+        if log.has_begun or state != "done":
+            log.write(level, reason or "the driver ends", {"event": "log.closed", "state": state})
         for each in (logger, package):
             each.removeHandler(handler)
         handler.close()
@@ -164,7 +169,7 @@ class _Appending(RotatingFileHandler):
     """A file of bounded size whose every record is a line of its own, whatever a killed process left at its end."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=True)
 
     def _open(self) -> TextIOWrapper:
         file = super()._open()

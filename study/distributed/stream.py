@@ -9,7 +9,7 @@ position) alone, so a run can start at any step.
 import math
 import threading
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -74,13 +74,15 @@ def batch_stream(
     start_step: int = 0,
     targets: Targets | None = None,
     train_rows: npt.NDArray[np.int64] | None = None,
+    watch: Callable[[Iterator[Columns]], Iterator[Columns]] | None = None,
 ) -> Iterator[Batch]:
     """Batches of one rank from ``start_step`` to the end of the plan; closing the iterator ends the execution.
 
     Row numbers travel with the pictures; labels and weights are looked up by them in ``targets``, which stay with the
     caller. Without targets a batch has the labels of the deciding task, without weights. The pictures of a batch may
     lie in memory that other processes read: they are not to be written to.
-    ``train_rows`` are the rows that the plan counts in, by default those of the training split.
+    ``train_rows`` are the rows that the plan counts in, by default those of the training split. ``watch`` sees the
+    blocks as they come, and hands them on.
 
     Raises:
         InputError: a shard is missing or damaged; the message names it.
@@ -93,7 +95,7 @@ def batch_stream(
     blocks = _blocks(share, start_step)
     made = start_step
     try:
-        for batch in _batches(blocks, share.local):
+        for batch in _batches(blocks if watch is None else watch(blocks), share.local):
             yield _labelled(batch, dataset=dataset, targets=targets)
             made += 1
     finally:

@@ -12,10 +12,13 @@ import torch.distributed as dist
 
 from study.training.memory import resident_bytes
 
-Phase = Literal["wait", "transfer", "forward", "loss", "backward", "optimiser", "validation", "checkpoint", "rest"]
+Phase = Literal[
+    "wait", "transfer", "augment", "forward", "loss", "backward", "optimiser", "validation", "checkpoint", "rest"
+]
 PHASES: Final[tuple[Phase, ...]] = (
     "wait",
     "transfer",
+    "augment",
     "forward",
     "loss",
     "backward",
@@ -127,7 +130,7 @@ def gpu_meter(device: torch.device) -> Callable[[], float] | None:
 
     try:
         share()
-    except (ModuleNotFoundError, RuntimeError, OSError):
+    except Exception:  # noqa: BLE001 - NVML has errors of its own kinds, and a meter must not cost a run
         return None
     return share
 

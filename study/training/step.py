@@ -58,7 +58,9 @@ def _on_device(run: Run, batch: Batch) -> Batch:
 
     images_nchw = moved(batch.images_nchw)
     if run.parts.augment is not None:
+        run.clock.mark("transfer")
         images_nchw = run.parts.augment(images_nchw, draws_n=draws_of(run.step, len(images_nchw)))
+        run.clock.mark("augment")
     return Batch(
         images_nchw=images_nchw,
         labels_n=moved(batch.labels_n),

@@ -70,15 +70,17 @@ def test_without_a_step_there_are_no_numbers():
 
 
 def test_cores_in_use():
-    """A process that computes all the time uses a core; one that sleeps uses none."""
-    usage = Usage(torch.device("cpu"))
+    """Processor time by the time that passed: half a core, and none in a process that does nothing meanwhile."""
+    now = [0.0]
+    usage = Usage(torch.device("cpu"), clock=lambda: now[0])
     began = time.process_time()
     while time.process_time() - began < 0.05:
         pass
-    assert usage.read()["system/cpu_cores"] > 0.2  # other processes may have taken turns
+    now[0] += 0.1
+    assert 0.5 <= usage.read()["system/cpu_cores"] < 1.0
     usage.restart()
-    time.sleep(0.1)
-    assert usage.read()["system/cpu_cores"] < 0.2
+    now[0] += 10.0
+    assert usage.read()["system/cpu_cores"] < 0.01
     assert gpu_meter(torch.device("cpu")) is None
     assert usage.utilisation() is None
 

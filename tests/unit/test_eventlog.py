@@ -169,11 +169,25 @@ def test_a_kill_costs_no_line_and_the_next_driver_goes_on(tmp_path):
     assert len(numbers) > 200
     with path.open("ab") as file:
         file.write(b'{"v":1,"time":"2026-')
-    with event_log(path, study="mine"):
-        pass
-    end = path.read_text().splitlines()[-3:]
+    with event_log(path, study="mine") as log:
+        log.observe(EVENTS[0])
+    end = path.read_text().splitlines()[-4:]
     assert end[0] == '{"v":1,"time":"2026-'
-    assert [json.loads(line)["event"] for line in end[1:]] == ["log.opened", "log.closed"]
+    assert [json.loads(line)["event"] for line in end[1:]] == ["log.opened", "stage", "log.closed"]
+
+
+def test_nothing_happens_and_nothing_is_written(tmp_path):
+    """A study that is done already stays as it is; one that cannot begin tells why."""
+    path = tmp_path / "events.jsonl"
+    with event_log(path, study="mine") as log:
+        log.observe(EVENTS[1])
+    assert not path.exists()
+    with pytest.raises(InputError), event_log(path, study="mine"):
+        raise InputError("no room", "make room")
+    assert [(line["event"], line["message"]) for line in read(path)] == [
+        ("log.opened", "a driver begins"),
+        ("log.closed", "no room"),
+    ]
 
 
 def test_is_bounded(tmp_path, monkeypatch):
