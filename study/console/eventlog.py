@@ -49,7 +49,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "message": "in words, without places, addresses and identifiers",
     "trial": "number in the ledger, or baseline",
     "run": "folder below `runs/`: 4-s0, 4-f2-s0",
-    "attempt": "of the run, from 1, as in MLflow",
+    "attempt": "of the run, from 1",
     "epoch": "from 1",
     "step": "steps that the run has done",
     "rank": "worker that reports, 0",

@@ -112,7 +112,8 @@ class _Stage:
         if kind == "started":
             params = self.candidates[spec.trial].params
             search.tracker.start_run(spec.trial, spec.seed, params=params, config=spec.config, stage="confirm")
-            search.observe(Event(kind="started", trial=spec.trial, seed=spec.seed, run=spec.run_id, params=params))
+            event = Event(kind="started", trial=spec.trial, seed=spec.seed, run=spec.run_id, params=params)
+            search.observe(replace(event, attempt=max(1, spec.attempt // RETRY_ROOM)))
         elif kind == "epoch" and search.tracker.log_epoch(spec.trial, spec.seed, payload):
             value = payload.metrics.get(search.ledger.metric)
             event = Event(kind="epoch", trial=spec.trial, seed=spec.seed, run=spec.run_id, value=value)
