@@ -67,7 +67,7 @@ STUDIES = {
             "test/mcc": "MCC",
             LAST: LAST,
         },
-        names={BASELINE: "none cross_entropy"},
+        names={BASELINE: "none, cross_entropy"},
     ),
     "phantoms-alpa": Asked(
         metrics={
@@ -85,7 +85,7 @@ STUDIES = {
             "test/f1_macro": "macro F1",
             "test/qwk": "QWK",
         },
-        names={BASELINE: "as in the file"},
+        names={BASELINE: "cross_entropy, label, lr 0.001"},
     ),
     "phantoms-doubtful-labels": Asked(metrics={**AUROC, "test/f1_macro": "macro F1"}, names={BASELINE: "u = 0"}),
 }
@@ -119,10 +119,9 @@ def read_ledgers(folder: Path) -> Numbers:
 
 def words_of(params: dict[str, object]) -> str:
     """A configuration by its values; names of parameters only where a value alone says nothing."""
-    marks = {"data.labels.uncertainty.synthetic": "u = ", "loss.label_smoothing": "label smoothing "}
-    return " ".join(
-        f"{marks.get(path, '')}{value}" for path, value in params.items() if value != "none" or len(params) > 1
-    )
+    marks = {"data.labels.uncertainty.synthetic": "u = ", "optim.lr": "lr "}
+    texts = {path: f"{value:.3g}" if isinstance(value, float) else str(value) for path, value in params.items()}
+    return ", ".join(f"{marks.get(path, '')}{text}" for path, text in texts.items())
 
 
 def with_own(metrics: dict[str, float], confusion: dict[str, Any]) -> dict[str, float]:
