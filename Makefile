@@ -81,7 +81,8 @@ fuzz: setup  ## Damaged files, study files, tables and checkpoints (half an hour
 
 audit: setup  ## Known weaknesses in the packages of requirements.lock, and their licences
 	@$(BIN)/study doctor --licences
-	@$(BIN)/python -c 'import urllib.request as u; u.urlopen("https://pypi.org/pypi/pip/json", timeout=15)' 2>/dev/null || \
+	@$(BIN)/python -c 'import re, urllib.request as u; u.urlopen("https://pypi.org/pypi/{}/{}/json".format(*re.search( \
+	  r"^([\w.-]+)==(\S+)", open("requirements.lock").read(), re.M).groups()), timeout=15)' 2>/dev/null || \
 	  { echo "audit: the advisories of pypi.org cannot be reached from here; no package was checked for weaknesses" >&2; exit 3; }
 	@[ -x .venv-audit/bin/pip-audit ] || { "$(PYTHON)" -m venv .venv-audit; .venv-audit/bin/python -m pip install -q pip-audit==2.10.1; }
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock

@@ -5,12 +5,13 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from study.errors import EnvironmentFault
 from study.tracking.journal import NO_RUN, Record, Run
-from study.tracking.server import MAX_TAG, clean_key, is_local, make_client, param_text
+from study.tracking.server import CONFIG_DIGEST, DIGEST, MAX_TAG, clean_key, is_local, make_client, param_text
 from study.types import RunKey
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ class Mirror:
     def _describe(self, record: Record) -> None:
         run_id, text = self._run_id(record), record.payload["config"]
         tags = {f"study.{key}": str(record.payload[key]) for key in ("metric", "mode", "search_seed")}
-        self._tag(run_id, {**tags, "study.state": "running", "study.config": text if len(text) < MAX_TAG else ""})
+        tags |= {"study.config": text if len(text) < MAX_TAG else "", CONFIG_DIGEST: sha256(text.encode()).hexdigest()}
+        self._tag(run_id, {**tags, "study.state": "running"})
         self._client.update_run(run_id, status="RUNNING")
         self._client.log_text(run_id, text, "study.yaml")
 
@@ -235,7 +237,10 @@ class Mirror:
         path = Path(record.payload["path"])
         if not path.is_file():
             raise FileNotFoundError(f"the artifact {path} is gone")
-        self._client_for(record).log_artifact(self._run_id(record), str(path), record.payload["folder"] or None)
+        run_id, folder = self._run_id(record), record.payload["folder"]
+        digest = sha256(path.read_bytes()).hexdigest()  # whoever fetches it can tell that it was sent
+        self._client_for(record).log_artifact(run_id, str(path), folder or None)
+        self._tag(run_id, {clean_key(f"{DIGEST}{folder + '/' if folder else ''}{path.name}"): digest})
         self.sent["artifact"] += 1
 
     def _client_for(self, record: Record) -> Any:

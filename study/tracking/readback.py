@@ -6,12 +6,13 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from study.errors import InputError
 from study.tracking.quick import quick_runs
-from study.tracking.server import clean_key, make_reader, unreachable
+from study.tracking.server import CONFIG_DIGEST, clean_key, make_reader, unreachable
 from study.types import RunRow, TrialRow
 
 RUNS_PER_PAGE: Final = 1000
@@ -57,7 +58,7 @@ def _runs(tracking_uri: str, study: str, trials: Sequence[str] | None) -> tuple[
 
 
 def study_config_text(tracking_uri: str, study: str) -> str:
-    """The resolved study file as YAML, as the newest run of the study had it.
+    """The resolved study file as YAML, as the newest run of the study had it; checked against its SHA-256.
 
     Raises:
         InputError: there is no such study; the fix names near ones.
@@ -73,6 +74,12 @@ def study_config_text(tracking_uri: str, study: str) -> str:
         raise
     except Exception as error:
         raise unreachable(tracking_uri, error) from error
+    digest = parent.data.tags.get(CONFIG_DIGEST)  # studies of before have none
+    if digest and digest != sha256(text.encode()).hexdigest():
+        raise InputError(
+            f"the study file that MLflow holds of {study!r} is not the one that was sent: its SHA-256 differs",
+            "take the study.yaml of the study's directory, or write MLflow anew with `study sync`",
+        )
     return text
 
 

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 MAX_KEY: Final = 250
 MAX_VALUE: Final = 6000
 MAX_TAG: Final = 8000
+CONFIG_DIGEST: Final = "study.config_sha256"  # tag of a study's run
+DIGEST: Final = "study.sha256/"  # and the path of an artifact: tag of its run
 SQLITE: Final = "sqlite:///"
 # A retried POST whose answer was lost would make a second run; our own retry looks for the run first.
 ENVIRONMENT: Final = {

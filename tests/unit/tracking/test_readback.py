@@ -1,5 +1,6 @@
 """The table and the study file of a study, from MLflow alone."""
 
+import hashlib
 import math
 
 import pytest
@@ -94,6 +95,39 @@ def test_study_file_of_a_small_study_is_the_config(study_dir, tools):
     assert Tracker(study_dir, "", config).close() == 0
     text = study_config_text(default_uri(study_dir), "quick")
     assert type(config).model_validate(yaml.safe_load(text)) == config
+
+
+@pytest.mark.parametrize("space", [3, 200])
+def test_a_study_file_that_was_changed_is_refused(study_dir, tools, space):
+    """What somebody has put into MLflow in place of the study file is taken for it."""
+    config = {"study": "quick", "search": {"space": {f"a.{i}": {"float": [0.0, 1.0]} for i in range(space)}}}
+    tracker = Tracker(study_dir, "", tools.make_config(trials=5))
+    tracker._append("study", payload=described(tracker, config))
+    assert tracker.close() == 0
+    client = make_client(default_uri(study_dir))
+    (experiment,) = [each for each in client.search_experiments() if each.name == "quick"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    if run.data.tags["study.config"]:
+        client.set_tag(run.info.run_id, "study.config", "study: other")
+    else:
+        client.log_text(run.info.run_id, "study: other", "study.yaml")
+    with pytest.raises(InputError, match="its SHA-256 differs"):
+        study_config_text(default_uri(study_dir), "quick")
+
+
+def test_artifacts_have_their_digests(study_dir, tools, tmp_path):
+    """A reader cannot tell whether an artifact is the file that was sent."""
+    (tmp_path / "curve.png").write_bytes(b"curve")
+    tracker = Tracker(study_dir, "", tools.make_config())
+    tell(tracker, "0", 0.5)
+    tracker.log_artifacts("0", 7, [tmp_path / "curve.png"])
+    tracker.log_artifacts("0", 7, [tmp_path / "curve.png"], folder="maps")
+    assert tracker.close() == 0
+    client = make_client(default_uri(study_dir))
+    (row,) = best_rows(default_uri(study_dir), "quick")
+    tags = client.get_run(row.mlflow_run_ids[0]).data.tags
+    digest = hashlib.sha256(b"curve").hexdigest()
+    assert (tags["study.sha256/curve.png"], tags["study.sha256/maps/curve.png"]) == (digest, digest)
 
 
 def test_missing_things_are_named(study_dir, tools, tmp_path):
