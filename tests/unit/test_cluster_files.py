@@ -262,7 +262,7 @@ class TestCommands:
         for key in ("head_start_ray_commands", "worker_start_ray_commands"):
             for line in config[key]:
                 found += list(calls(line, "ray"))
-        assert [words[0] for words in found] == ["stop", "start", "stop", "start"]
+        assert [words[0] for words in found] == ["stop", "start", "stop", "start"], found
         for words in found:
             parse_ray(words)
         started = [words for words in found if words[0] == "start"]
@@ -270,6 +270,27 @@ class TestCommands:
         assert f"--port={GCS}" in started[0]
         assert f"--address=$RAY_HEAD_IP:{GCS}" in started[1]
         assert f"--dashboard-port={DASHBOARD}" in started[0]
+
+    @pytest.mark.parametrize("path", [*KUBERAY, *LAUNCHER], ids=lambda path: path.name)
+    def test_watcher(self, path):
+        """Every worker watches for its cloud's notice, with options that the watcher knows."""
+        watcher = pytest.importorskip("study.distributed.preemption")
+        if path in LAUNCHER:
+            (line,) = [
+                each for each in yaml.safe_load(text_of(path))["worker_start_ray_commands"] if "preemption" in each
+            ]
+        else:
+            (worker,) = pods(path)["gpu"]["spec"]["containers"]
+            line = worker["lifecycle"]["postStart"]["exec"]["command"][-1]
+            cloud = {each["name"]: each.get("value") for each in worker["env"]}["STUDY_CLOUD"]
+            line = (
+                line.replace("$STUDY_CLOUD", cloud).replace("$RAY_ADDRESS", "head:6379").replace("$POD_IP", "10.0.0.1")
+            )
+        assert line.rstrip().endswith("2>&1 &")
+        (words,) = calls(line.split("nohup ", 1)[1].split("<")[0], "python")
+        assert words[:2] == ("-m", "study.distributed.preemption")
+        asked = watcher._parsed(words[2:])
+        assert asked.cloud == (path.stem if path in LAUNCHER else "aws")
 
     @pytest.mark.parametrize("path", [*KUBERAY, *LAUNCHER, CLUSTER / "compose.yaml"], ids=lambda path: path.name)
     def test_first_lines(self, path):
@@ -407,8 +428,8 @@ class TestNobodyGetsIn:
         assert not [each for each in documents(path) if each["kind"] == "Secret"]
         for name, pod in pods(path).items():
             variables = [each for one in pod["spec"]["containers"] for each in one.get("env", ())]
-            assert all(set(each["valueFrom"]) == {"secretKeyRef"} for each in variables)
-            asked = {each["name"] for each in variables}
+            asked = {each["name"] for each in variables if "secretKeyRef" in each.get("valueFrom", ())}
+            assert {each["name"] for each in variables} - asked <= {"STUDY_CLOUD", "POD_IP"}
             wanted = {"STUDY_LEDGER_URL", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
             assert asked == (wanted if name == "head" else set()), name
 
@@ -456,13 +477,38 @@ class TestNobodyGetsIn:
         starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key]]
         starts = [line for line in starts if "ray start" in line]
         assert len(starts) == 2
-        assert all("RAY_AUTH_MODE=token" in line for line in starts)
+        assert all("RAY_AUTH_MODE=token" in line and 'PATH="$HOME/venv/bin:$PATH"' in line for line in starts)
         assert "--dashboard-host=127.0.0.1" in starts[0]
         assert "0.0.0.0" not in text_of(path)
         assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
         assert any("chmod 600 ~/.ray/auth_token" in line for line in config["setup_commands"])
-        for left_out in (".git", "data", "studies", "*.key", "cluster/compose/secrets"):
-            assert left_out in config["rsync_exclude"]
+
+    @pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.name)
+    def test_what_travels(self, path, tmp_path):
+        """rsync, with the options that Ray gives it, leaves out data, studies and keys, and takes the whole program."""
+        if not shutil.which("rsync"):
+            pytest.skip("rsync is not installed on this machine")
+        config = yaml.safe_load(text_of(path))
+        wanted = {"study/data/a.py", "study/b.py", "requirements.lock", "pyproject.toml", "cluster/aws.yaml"}
+        others = {
+            "data/a.dcm",
+            "studies/a/b",
+            ".git/config",
+            ".venv/x",
+            "study/a.key",
+            "cluster/.env",
+            ".study-jobs/1/token",
+        }
+        others |= {"cluster/compose/secrets/s3_secret_key", "notebooks/a.ipynb", "study/__pycache__/a.pyc"}
+        for name in wanted | others:
+            (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / name).touch()
+        shutil.copy(ROOT / ".gitignore", tmp_path / "a")
+        options = [word for each in config["rsync_exclude"] for word in ("--exclude", each)]
+        options += [word for each in config["rsync_filter"] for word in ("--filter", f"dir-merge,- {each}")]
+        subprocess.run(["rsync", "-az", *options, f"{tmp_path}/a/", tmp_path / "b"], check=True)
+        sent = {str(each.relative_to(tmp_path / "b")) for each in (tmp_path / "b").rglob("*") if each.is_file()}
+        assert sent == wanted | {".gitignore"}
 
     def test_security_group(self):
         """Every node of EC2 names a group, since Ray would make one that lets all the world in by SSH."""
@@ -529,6 +575,9 @@ class TestCosts:
 
     def test_time_to_save(self):
         """The head's pod waits until the driver has saved; workers get what a cloud gives."""
+        job = only(CLUSTER / "kuberay" / "rayjob.yaml", "RayJob")["spec"]
+        waits = int(yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"])
+        assert waits >= 120
         for path in KUBERAY:
             spec = pods(path)["head"]["spec"]
             assert spec["terminationGracePeriodSeconds"] >= 120
@@ -586,6 +635,33 @@ class TestDockerfile:
         assert sources <= let_in
         assert all((ROOT / each).exists() for each in let_in)
         assert not let_in & {"data", "studies", ".git", ".venv", "tests"}
+
+    def test_what_travels(self, tmp_path):
+        """By the rules of Docker's own client no data, study, key, password or history gets into the image."""
+        from docker.utils.build import exclude_paths
+
+        wanted = {"requirements.lock", "pyproject.toml", "README.md", "LICENSE", "study/a/b.py", "search_spaces/a.yaml"}
+        wanted |= {"cluster/compose/mlflow-server.sh", "cluster/compose/optuna-server.sh"}
+        others = {
+            "data/a.dcm",
+            "studies/a/ledger.db",
+            ".git/config",
+            ".venv/bin/python",
+            "a.key",
+            "study/a.key",
+            "my.yaml",
+        }
+        others |= {
+            "cluster/.env",
+            "cluster/compose/secrets/s3_secret_key",
+            "cluster/aws.yaml",
+            "study/__pycache__/a.pyc",
+        }
+        for name in wanted | others:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        sent = exclude_paths(str(tmp_path), text_of(CLUSTER / "Dockerfile.dockerignore").splitlines())
+        assert {each for each in sent if (tmp_path / each).is_file()} == wanted
 
     def test_probes_of_kuberay(self):
         """The operator's probes call wget, its start line bash; preStop calls pkill."""
