@@ -70,7 +70,7 @@ def start(file: str | Path, *, overrides: Sequence[str] = (), storage: str = STO
     from study.config import load_config
 
     name = load_config(Path(file), overrides).study
-    directory = storage_root(storage) / name
+    directory = storage_root(storage, drive=True) / name
     output = directory / "run.out"
     directory.mkdir(parents=True, exist_ok=True)
     options = [word for override in overrides for word in ("--set", override)]

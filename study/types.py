@@ -59,7 +59,8 @@ class RunSpec:
     already; ``attempt`` fences off older tries. Each rank's share of a batch is cut into ``parts`` times as many
     micro-batches as the study file says, since memory ran out before. ``retries`` says how often the run is tried again
     after a failure of each kind without an epoch in between, ``failed`` how often it was so already. ``label`` lets a
-    ``teacher`` (``config``, ``seed`` and ``directory`` of its run) label training images.
+    ``teacher`` (``config``, ``seed``, ``directory`` and ``store`` of its run) label training images. ``store`` is the
+    URI below which the study lies, empty where ``directory`` is one that all nodes share.
     """
 
     trial: str
@@ -75,6 +76,13 @@ class RunSpec:
     failed: Mapping[str, int] = field(default_factory=dict)
     teacher: Mapping[str, Any] = field(default_factory=dict)
     fold: int = 0
+    store: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where its checkpoints are kept, for records: its directory, or its place in the store."""
+        parts = self.directory.rstrip("/").split("/")[-3:]
+        return "/".join([self.store.partition("?")[0], *parts]) if self.store else self.directory
 
     @property
     def key(self) -> RunKey:

@@ -227,10 +227,11 @@ class TestNames:
         assert "Traceback" not in done.stderr
 
     def test_storage_uri(self):
-        """A storage that is not a directory is refused, not made into a strange folder."""
-        done = call("list", "--storage", "s3://bucket/studies")
+        """A storage that cannot be one is refused, not made into a strange folder, and its secrets are not repeated."""
+        done = call("list", "--storage", "s3://AKID:hunter2@bucket/studies")
         assert done.returncode == 2
-        assert "not available yet" in done.stderr
+        assert "s3://bucket/studies: the URI holds a user or a password" in done.stderr
+        assert "hunter2" not in done.stderr
 
 
 class TestSameStudy:

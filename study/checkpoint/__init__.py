@@ -1,7 +1,6 @@
 """Checkpoints of one run, without a pickle: written whole or not at all, checked on loading."""
 
 from study.checkpoint.store import (
-    StaleAttempt,
     TrainState,
     best_path,
     claim,
@@ -10,5 +9,6 @@ from study.checkpoint.store import (
     load_step,
     save,
 )
+from study.remote import StaleAttempt
 
 __all__ = ["StaleAttempt", "TrainState", "best_path", "claim", "load_best", "load_last", "load_step", "save"]

@@ -6,7 +6,9 @@ Layout, below the directory of the run::
     checkpoints/attempt.json                the newest attempt that claimed the run (a fence against older ones)
     checkpoints/step_00000123/              model.safetensors, optimiser.safetensors, state.json
 
-No pickle is written or read. Every file's length and SHA-256 stand in ``state.json`` and are checked on loading.
+Where the study lies in a store (`study.remote`), the whole folder goes there too, in the background, and is brought
+from there before anything is read. No pickle is written or read. Every file's length and SHA-256 stand in
+``state.json`` and are checked on loading.
 """
 
 import contextlib
@@ -27,8 +29,10 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
+from study import remote
 from study.checkpoint.encoding import decode, detached, encode
 from study.errors import StudyError
+from study.remote import StaleAttempt
 from study.types import EpochResult
 
 FORMAT: Final = 1
@@ -38,10 +42,6 @@ STATE_FILE: Final = "state.json"
 STEP_NAME: Final = re.compile(r"step_\d{8,}(-\d+)?")  # a name, so that a pointer leads to no other folder
 FAULTS: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 READ_TRIES: Final = 5  # a writer may remove a step directory between reading the pointer and opening it
-
-
-class StaleAttempt(StudyError):
-    """A newer attempt has claimed the run: this one has to stop and must not write."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,9 @@ def claim(directory: Path, attempt: int) -> None:
 
     Raises:
         StaleAttempt: a newer attempt holds the run already.
+        EnvironmentFault: the store of the study does not answer.
     """
+    remote.claim(directory, attempt)
     root = directory / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
@@ -85,10 +87,12 @@ def save(directory: Path, state: TrainState, *, attempt: int, is_best: bool) -> 
     """Write ``state`` as the run's last checkpoint (and its best one, if ``is_best``); give its directory.
 
     A kill at any moment leaves the former checkpoint in force. Step directories that nothing points at are removed.
+    In a store the checkpoint counts when its upload has ended; `study.remote.settle` waits for that.
 
     Raises:
         StaleAttempt: a newer attempt has claimed the run.
         StudyError: the state holds something that is neither a tensor nor plain data, or the disk refused it.
+        EnvironmentFault: the store did not take the checkpoint before.
     """
     root = directory / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
@@ -113,6 +117,7 @@ def save(directory: Path, state: TrainState, *, attempt: int, is_best: bool) -> 
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    remote.send(directory)
     return target
 
 
@@ -266,6 +271,7 @@ def _check_fence(root: Path, attempt: int) -> None:
 
 
 def _load_pointed(directory: Path, which: str) -> TrainState | None:
+    remote.bring(directory)
     root = directory / "checkpoints"
     for _ in range(READ_TRIES):
         name = _read_pointer(root).get(which)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
-from study.cli.folders import STUDY_FILE, storage_root, tracking_uri
+from study.cli.folders import STUDY_FILE, directory_of, tracking_uri
 from study.cli.invocation import program, storage_option
 from study.cli.looking import find, looking
 from study.cli.showing import cost_record, print_json, table_width, trial_record
@@ -67,7 +67,7 @@ def _read(name: str, storage: str) -> "tuple[StudyConfig, StudyResult, AddRuns]"
     """The study with its complete trials only, best first, and how to add to some rows what MLflow knows of them."""
     from study.report.ranking import ranked
 
-    is_here = (storage_root(storage) / name / STUDY_FILE).exists()
+    is_here = (directory_of(name, storage) / STUDY_FILE).exists()
     if not is_here and os.environ.get("MLFLOW_TRACKING_URI") and not os.environ.get("STUDY_LEDGER_URL"):
         return *_from_mlflow(name), list
     found = find(name, storage)

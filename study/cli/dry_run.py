@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from study.cli.folders import STUDY_FILE, known_rows, storage_root, stored_config, study_names
+from study.cli.folders import STUDY_FILE, directory_of, known_rows, stored_config, study_names
 from study.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def show_dry_run(file: Path, *, storage: str, overrides: Sequence[str], scale: s
 def _cost_lines(config: "StudyConfig", *, storage: str, epochs: float) -> list[str]:
     from study.report.words import duration
 
-    directory = storage_root(storage) / config.study
+    directory = directory_of(config.study, storage)
     done = len(known_rows(stored_config(directory), directory)) if (directory / STUDY_FILE).exists() else 0
     left = max(0, config.num_trials - done) if config.num_trials else None
     speed, images = _speed(config, storage), _images_per_epoch(config)
@@ -117,7 +117,7 @@ def _speed(config: "StudyConfig", storage: str) -> "Speed | None":
     names = study_names(storage)
     own = [name for name in names if name == config.study]
     for name in [*own, *(name for name in names if name not in own)]:
-        directory = storage_root(storage) / name
+        directory = directory_of(name, storage)
         try:
             other = stored_config(directory)
             is_alike = (other.data.prepared, other.model.name) == (config.data.prepared, config.model.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
-from study.cli.folders import study_directory
+from study.cli.folders import kept, study_directory
 from study.cli.invocation import INVOCATION
 from study.cli.run_names import find_runs
 from study.errors import InputError
@@ -58,6 +58,8 @@ def explain_runs(
         raise InputError(f"{folder}: cannot be written ({error.strerror})", "name a folder of yours: --out") from error
     typer.echo(_text(found, split=split), err=True)
     typer.echo(f"wrote {folder / 'panels.png'} and {folder / 'attention.csv'}", err=True)
+    if out is None and (text := kept(folder.parent.parent, folder)):
+        typer.echo(text, err=True)
 
 
 def _open(name: str) -> "tuple[str, OpenRun]":

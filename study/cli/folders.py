@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 STUDY_FILE: Final = "study.yaml"
 
 
-def storage_root(storage: str) -> Path:
-    """The directory in which studies live.
+def storage_root(storage: str, *, drive: bool = False) -> Path:
+    """The directory in which studies live; of a store the folder of this machine's copies.
+
+    With ``drive`` the copy is the one that the driver of a study writes, otherwise that of verbs that look.
 
     Raises:
-        InputError: it is an URI, or a file.
+        InputError: it is a file, or a URI that cannot be used.
     """
     if "://" in storage:
-        raise InputError(f"--storage {storage}: URIs are not available yet; expected a directory", "name a directory")
+        from study.remote import check_store, copy_root
+
+        return copy_root(check_store(storage), "drive" if drive else "look")
     root = Path(storage)
     if root.exists() and not root.is_dir():
         raise InputError(f"--storage {storage}: a file; expected a directory", "name a directory")
@@ -35,16 +39,39 @@ def storage_root(storage: str) -> Path:
 
 def study_names(storage: str) -> list[str]:
     """Names of the studies in a storage directory, sorted; a directory counts when it holds a study file."""
+    if "://" in storage:
+        from study.remote import check_store, study_names_in
+
+        return study_names_in(check_store(storage), STUDY_FILE)
     root = storage_root(storage)
     return sorted(path.parent.name for path in root.glob(f"*/{STUDY_FILE}")) if root.is_dir() else []
 
 
-def study_directory(name: str, storage: str) -> Path:
+def directory_of(name: str, storage: str, *, drive: bool = False) -> Path:
+    """The directory that a study of this name has or would have; its file is brought when it lies in a store.
+
+    Raises:
+        InputError: the storage cannot be used.
+        EnvironmentFault: the store does not answer.
+    """
+    directory = storage_root(storage, drive=drive) / name
+    if "://" in storage:
+        from study.remote import bring_file
+
+        bring_file(directory, STUDY_FILE)
+    return directory
+
+
+def study_directory(name: str, storage: str, *, drive: bool = False) -> Path:
     """The directory of an existing study.
 
     Raises:
         InputError: there is none of that name; the fix gives the nearest names.
     """
+    if "://" in storage and "/" not in name:
+        directory = directory_of(name, storage, drive=drive)
+        if (directory / STUDY_FILE).exists():
+            return directory
     names = study_names(storage)
     if name in names:
         return storage_root(storage) / name
@@ -57,7 +84,7 @@ def study_directory(name: str, storage: str) -> Path:
         fix = f"`{program()} list{storage_option(storage)}` shows the {len(names)} that are there"
     else:
         fix = f"start one: {program()} run search_spaces/quickstart.yaml"
-    raise InputError(f"no study is called {name!r} in {storage}", fix)
+    raise InputError(f"no study is called {name!r} in {storage.partition('?')[0]}", fix)
 
 
 def stored_config(directory: Path, overrides: Sequence[str] = ()) -> "StudyConfig":
@@ -71,13 +98,17 @@ def stored_config(directory: Path, overrides: Sequence[str] = ()) -> "StudyConfi
     return load_config(directory / STUDY_FILE, overrides)
 
 
-def store_config(directory: Path, config: "StudyConfig") -> None:
+def store_config(directory: Path, config: "StudyConfig", *, storage: str = "") -> None:
     """Write the resolved study file, as a whole; call while holding the study's lock."""
     from study.config import config_yaml
 
     partial = directory / f".{STUDY_FILE}.{os.getpid()}"
     partial.write_text(config_yaml(config), encoding="utf-8")
     partial.replace(directory / STUDY_FILE)
+    if "://" in storage:
+        from study.remote import push_file
+
+        push_file(directory, STUDY_FILE)
 
 
 def check_same_study(old: "StudyConfig", new: "StudyConfig", *, storage: str, may_change: Sequence[str] = ()) -> None:
@@ -164,10 +195,56 @@ def tracking_uri(directory: Path) -> str:
 
 
 def ledger_url(directory: Path) -> str:
-    """Where the ledger is: ``STUDY_LEDGER_URL``, else a file in the study directory."""
+    """Where the ledger is: ``STUDY_LEDGER_URL``, else a file in the study directory.
+
+    Raises:
+        InputError: the study lies in a store, which cannot hold a ledger, and there is no server for it.
+    """
     from study.ledger import default_url
 
-    return os.environ.get("STUDY_LEDGER_URL") or default_url(directory)
+    url = os.environ.get("STUDY_LEDGER_URL") or ""
+    if not url.startswith(("postgresql", "postgres:")) and is_copy(directory):
+        found = "STUDY_LEDGER_URL is not set" if not url else "STUDY_LEDGER_URL names a file of one machine"
+        raise InputError(
+            f"a study in a store needs its ledger on a server, and {found}",
+            "export STUDY_LEDGER_URL=postgresql://user@host/database (password: PGPASSWORD) wherever you call study",
+        )
+    return url or default_url(directory)
+
+
+def is_copy(directory: Path) -> bool:
+    """Whether the study of a directory lies in a store, without the imports of `study.remote` for one that does not."""
+    return any((above / ".store").is_file() for above in (directory, directory.parent))
+
+
+def brought(directory: Path) -> Path:
+    """The directory of a study with the small files of all its runs, where it lies in a store."""
+    if is_copy(directory):
+        from study.remote import bring_all
+
+        bring_all(directory)
+    return directory
+
+
+def kept(directory: Path, folder: Path) -> str:
+    """What was written into ``report/`` of a study goes to its store, too; where it is, for messages."""
+    if not is_copy(directory) or not folder.is_relative_to(directory):
+        return ""
+    from study.remote import push_file, shown_place
+
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            push_file(directory, path.relative_to(directory).as_posix())
+    return f"kept in {shown_place(directory)}/{folder.relative_to(directory).as_posix()}"
+
+
+def place_of(directory: Path) -> str:
+    """Where a study is kept, for messages: its directory, or its place in the store."""
+    if not is_copy(directory):
+        return str(directory)
+    from study.remote import shown_place
+
+    return shown_place(directory)
 
 
 def places(directory: Path, *, storage: str) -> "Places":
@@ -176,7 +253,7 @@ def places(directory: Path, *, storage: str) -> "Places":
 
     figure = directory / "report" / "search.png"
     return Places(
-        directory=str(directory),
+        directory=place_of(directory),
         # The address of a server is a secret; whoever looks for it knows where it was taken from.
         ledger="the server of STUDY_LEDGER_URL" if os.environ.get("STUDY_LEDGER_URL") else ledger_url(directory),
         mlflow_uri=tracking_uri(directory),

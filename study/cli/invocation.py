@@ -91,12 +91,16 @@ def program(name: str = "study") -> str:
 
 def storage_option(storage: str) -> str:
     """`` --storage ROOT`` for a command that the user may copy; empty for the default."""
-    return "" if storage.rstrip("/") == DEFAULT_STORAGE else f" --storage {storage}"
+    import shlex
+
+    return "" if storage.rstrip("/") == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
 
 
 def _write_traceback(error: Exception) -> Path | None:
     from study.secrecy import redacted
 
+    if INVOCATION.log is None and "://" in INVOCATION.storage:
+        return None
     path = INVOCATION.log or Path(INVOCATION.storage) / "study.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

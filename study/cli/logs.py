@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import typer
 
 from study.cli.cluster_address import cluster_address
-from study.cli.folders import ledger_url, study_directory
+from study.cli.folders import is_copy, ledger_url, study_directory
 from study.cli.following import exit_code_of, follow_job
 from study.cli.invocation import program, storage_option
 from study.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from study.distributed.jobs import JobServer
 
 LOOK_EVERY_S: Final = 0.5
+STORED_EVERY_S: Final = 5.0
 
 
 def show_logs(name: str, *, storage: str, lines: int, follow: bool = False, address: str | None = None) -> int:
@@ -42,6 +43,9 @@ def show_logs(name: str, *, storage: str, lines: int, follow: bool = False, addr
 def _file_log(name: str, storage: str, lines: int, *, follow: bool) -> None:
     directory = study_directory(name, storage)
     path = directory / "study.log"
+    if is_copy(directory):
+        _stored_log(path, lines, follow=follow)
+        return
     if not path.exists():
         raise InputError(f"study {name!r} has no log yet", f"{program()} resume {name}{storage_option(storage)}")
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -50,6 +54,24 @@ def _file_log(name: str, storage: str, lines: int, *, follow: bool) -> None:
         if follow:
             _tail(file, directory)
             typer.echo(f"note: nobody drives study {name} now", err=True)
+
+
+def _stored_log(path: Path, lines: int, *, follow: bool) -> None:
+    """The log of a study in a store, where its driver brings it every few seconds."""
+    from study.ledger import lock_holder
+    from study.remote import bring_file
+
+    directory, seen, is_driven = path.parent, -1, True
+    while is_driven:
+        is_driven = follow and lock_holder(directory, url=ledger_url(directory)) is not None
+        bring_file(directory, path.name)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        _write("".join(text.splitlines(keepends=True)[-lines:]) if seen < 0 else text[seen:])
+        seen = len(text)
+        if is_driven:
+            time.sleep(STORED_EVERY_S)
+    if not seen:
+        raise InputError(f"study {directory.name!r} has no log in its store yet", "it comes there every 15 s")
 
 
 def _tail(file: TextIO, directory: Path) -> None:

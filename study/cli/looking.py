@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.cli.folders import STUDY_FILE, open_ledger, storage_root, stored_config, study_directory
+from study.cli.folders import STUDY_FILE, directory_of, open_ledger, place_of, stored_config, study_directory
 from study.errors import EnvironmentFault, InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def find(name: str, storage: str) -> Found:
         EnvironmentFault: the ledger's database does not answer.
     """
     url = os.environ.get("STUDY_LEDGER_URL")
-    if not url or (storage_root(storage) / name / STUDY_FILE).exists():
+    if not url or (directory_of(name, storage) / STUDY_FILE).exists():
         directory = study_directory(name, storage)
         return Found(config=stored_config(directory), directory=directory)
     from study.config import StudyConfig
@@ -136,6 +136,6 @@ def looking(found: Found) -> Iterator[Looker]:
 def log_of(found: Found, snapshot: "Snapshot") -> str:
     """Where the study's log lies: a path here, or one on the driver's machine; empty where nobody has told."""
     if found.directory is not None:
-        return str(found.directory / "study.log")
+        return f"{place_of(found.directory)}/study.log"
     now = snapshot.now
     return f"{now.host}:{now.directory}/study.log" if now is not None else ""

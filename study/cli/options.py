@@ -23,7 +23,13 @@ def _remember_storage(value: str) -> str:
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file (YAML).", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study.", show_default=False)]
 Storage = Annotated[
-    str, typer.Option("--storage", metavar="ROOT", help="Directory in which studies live.", callback=_remember_storage)
+    str,
+    typer.Option(
+        "--storage",
+        metavar="ROOT",
+        help="Folder or URI in which studies live.",
+        callback=_remember_storage,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a value of the study file; repeatable.")

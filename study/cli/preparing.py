@@ -57,9 +57,11 @@ def _prepare(config: "StudyConfig", file: str) -> None:
 
         def work(stop: threading.Event) -> None:
             from study.distributed.cluster import connected
+            from study.distributed.sharing import check_shared, folders_to_share
             from study.distributed.tuner import prepare_if_needed
 
             with connected():
+                check_shared(folders_to_share(None, config.data))
                 prepare_if_needed(config, observe=view.observe, stop=stop)
 
         try:

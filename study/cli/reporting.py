@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from study.cli.folders import open_ledger, stored_config, study_directory, study_names
+from study.cli.folders import brought, kept, open_ledger, stored_config, study_directory, study_names
 from study.cli.invocation import storage_option
 from study.errors import InputError
 
@@ -53,6 +53,7 @@ def write_study_report(name: str, *, storage: str, out: Path | None, quick: bool
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})", "name a folder of yours: --out") from error
     typer.echo(f"{page.answer}\nwrote {written[0]} with {len(written) - 1} tables and figures", err=True)
+    _tell_kept(evidence.directory, folder)
 
 
 def write_study_methods(name: str, *, storage: str, out: Path | None) -> None:
@@ -70,6 +71,13 @@ def write_study_methods(name: str, *, storage: str, out: Path | None) -> None:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})", "name a folder of yours: --out") from error
     typer.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    _tell_kept(evidence.directory, folder)
+
+
+def _tell_kept(directory: Path, folder: Path) -> None:
+    text = kept(directory, folder)
+    if text:
+        typer.echo(text, err=True)
 
 
 def gather(name: str, *, storage: str) -> "Evidence":
@@ -82,7 +90,7 @@ def gather(name: str, *, storage: str) -> "Evidence":
     from study.report.page.evidence import Evidence, Ledgered, read_arms, read_data
     from study.standing import DATASET
 
-    directory = study_directory(name, storage)
+    directory = brought(study_directory(name, storage))
     config = stored_config(directory)
     ledger = open_ledger(config, directory)
     ledgered = Ledgered()

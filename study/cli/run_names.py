@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from study.cli.folders import open_ledger, stored_config, study_directory
+from study.cli.folders import brought, open_ledger, stored_config, study_directory
 from study.cli.invocation import program, storage_option
 from study.errors import InputError
 
@@ -56,7 +56,7 @@ def find_runs(text: str, *, storage: str, all_seeds: bool = False) -> list[Found
 
     name, _, wanted = text.strip("/").partition("/")
     directory = study_directory(name, storage)
-    config = stored_config(directory)
+    config = stored_config(brought(directory))
     known = _known(config, directory, storage=storage)
     trained = _trained(directory)
     wanted = wanted or known.best

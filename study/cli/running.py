@@ -1,10 +1,11 @@
 """The verbs that train: run, resume, confirm."""
 
 import contextlib
+import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ import typer
 from study.cli.folders import (
     STUDY_FILE,
     check_same_study,
+    directory_of,
+    is_copy,
     known_rows,
     ledger_url,
     open_ledger,
@@ -44,7 +47,9 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str], scale: str |
     from study.config import check_study_file, load_config
 
     partial, _ = check_study_file(file, overrides, scale=scale)
-    directory = storage_root(storage) / (partial.study or "")
+    directory = directory_of(partial.study or "", storage, drive=True)
+    if is_copy(directory):
+        ledger_url(directory)  # what is missing is said before minutes of other checks
     is_known = partial.config is not None and (directory / STUDY_FILE).exists()
     if is_known and known_rows(stored_config(directory), directory):
         config = load_config(file, overrides, scale=scale)
@@ -54,7 +59,7 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str], scale: str |
             config = config.model_copy(update={"confirm": stored.confirm})
     else:
         config = _checked(file, overrides, storage=storage, scale=scale)
-    _run(config, storage_root(storage) / config.study, storage=storage)
+    _run(config, directory_of(config.study, storage, drive=True), storage=storage)
 
 
 def resume_study(
@@ -65,7 +70,7 @@ def resume_study(
     Raises:
         InputError: there is no such study, or more changes than its budget and, with ``space``, its search space.
     """
-    directory = study_directory(name, storage)
+    directory = study_directory(name, storage, drive=True)
     old = stored_config(directory)
     changes = [*overrides, *trials_override(old, trials), *space_overrides(space)]
     config = stored_config(directory, changes)
@@ -81,7 +86,7 @@ def confirm_study(name: str, *, storage: str) -> None:
     Raises:
         InputError: there is no such study, or its search is not over.
     """
-    directory = study_directory(name, storage)
+    directory = study_directory(name, storage, drive=True)
     config = stored_config(directory)
     if config.confirm is None:
         top = {} if config.search is None else {"top": min(2, config.num_trials or 2)}
@@ -102,11 +107,10 @@ def confirm_study(name: str, *, storage: str) -> None:
 def _checked(file: Path, overrides: Sequence[str], *, storage: str, scale: str | None) -> "StudyConfig":
     """The study file, after all its faults, alone and against data and machine, could be told at once."""
     from study.config import check_study_file, load_config, raise_faults
-    from study.distributed.cluster import expected_capacity
-    from study.distributed.preflight import check_world
+    from study.distributed.sharing import faults_here
 
     partial, faults = check_study_file(file, overrides, scale=scale)
-    faults += check_world(partial, available=expected_capacity())
+    faults += faults_here(partial, study_dir=storage_root(storage) / (partial.study or ""))
     if partial.pseudo is not None:
         from study.distributed.teacher import teacher_faults
 
@@ -128,13 +132,33 @@ def _run(config: "StudyConfig", directory: Path, *, storage: str) -> None:
     from study.ledger import lock_study
 
     INVOCATION.log = directory / "study.log"
-    with lock_study(directory, url=ledger_url(directory), tell=tell) as held:
-        store_config(directory, config)
+    with lock_study(directory, url=ledger_url(directory), tell=tell) as held, mirrored(directory, held):
+        store_config(directory, config, storage=storage)
         result = _drive(config, directory, storage=storage, held=held)
     if not result.did_work:
         typer.echo(f"study {config.study} is done; nothing is left to run\n", err=True)
     width = max(80, min(140, shutil.get_terminal_size((100, 24)).columns))
     typer.echo(f"\n{closing_text(result, places(directory, storage=storage), width=width)}", err=True)
+
+
+@contextlib.contextmanager
+def mirrored(directory: Path, held: "Held") -> Iterator[None]:
+    """A study in a store: its files and the small ones of its runs are brought first, and what changes goes there."""
+    if not is_copy(directory):
+        yield
+        return
+    from study.remote import FilesMirror, bring_all, bring_study
+
+    bring_study(directory)
+    bring_all(directory)
+    has_server = bool(os.environ.get("MLFLOW_TRACKING_URI"))
+    if not has_server:
+        tell(
+            f"MLFLOW_TRACKING_URI is not set, so MLflow's database stays on this machine ({tracking_uri(directory)}); "
+            "`study sync` writes it anew elsewhere"
+        )
+    with FilesMirror(directory, is_lost=lambda: held.is_lost, tell=tell, with_cursor=has_server):
+        yield
 
 
 def tell(text: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from study.cli.folders import ledger_url, open_ledger, stored_config, study_directory, tracking_uri
 from study.cli.invocation import program, storage_option
-from study.cli.running import tell
+from study.cli.running import mirrored, tell
 from study.errors import EnvironmentFault, InputError
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def sync_study(name: str, *, storage: str) -> None:
     from study.standing import is_done
     from study.tracking import check_answers
 
-    directory = study_directory(name, storage)
+    directory = study_directory(name, storage, drive=True)
     config, url, uri = stored_config(directory), ledger_url(directory), tracking_uri(directory)
-    with lock_study(directory, url=url, tell=tell):
+    with lock_study(directory, url=url, tell=tell) as held, mirrored(directory, held):
         if open_ledger(config, directory) is None:
             raise InputError(
                 f"study {name} has not begun: there is nothing to send",

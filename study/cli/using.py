@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study.cli.folders import storage_root, stored_config, study_names
+from study.cli.folders import directory_of, stored_config, study_names
 from study.cli.invocation import program, storage_option
 from study.cli.run_names import find_models, find_runs, model_of
 from study.errors import InputError
@@ -160,7 +160,7 @@ def _data_of(on: str, *, storage: str) -> "DataConfig | None":
     if (Path(on) / "dataset.json").is_file() or "://" in on:
         return None
     if on in study_names(storage):
-        return stored_config(storage_root(storage) / on).data
+        return stored_config(directory_of(on, storage)).data
     raise InputError(
         f"--on {on}: no prepared dataset, study file or study{storage_option(storage)}",
         f"prepare it first: {program()} prepare FILE",

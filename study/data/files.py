@@ -257,6 +257,32 @@ def list_files(root: str | Path, *, suffixes: Iterable[str] = ()) -> list[str]:
     return [join(root, name) for name in sorted(wanted)]
 
 
+def stored_files(root: str, *, recursive: bool = True) -> dict[str, tuple[int, int]]:
+    """The files below a URI by their path in it, with :func:`file_state`; none where nothing lies yet.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    from pyarrow import fs
+
+    system, path = _system(root)
+    found = system.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+    return {posixpath.relpath(info.path, path): _state(info) for info in found if info.is_file}
+
+
+def stored_folders(root: str) -> list[str]:
+    """Names of the folders right below a URI, sorted; none where nothing lies yet.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    from pyarrow import fs
+
+    system, path = _system(root)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if not info.is_file)
+
+
 def _local_names(root: Path) -> list[str]:
     if not root.is_dir():
         raise InputError(f"no folder at {root}", "check the root of this source")
@@ -303,7 +329,7 @@ def _store(uri: str) -> tuple[Any, str]:
         system, root = fs.FileSystem.from_uri(uri)
     except (ArrowException, OSError, ValueError) as error:
         # pyarrow repeats the whole URI, credentials too, so neither its text nor the error itself is passed on
-        kind = type(error).__name__
+        kind = why(error) if isinstance(error, OSError) else type(error).__name__
         raise InputError(
             f"{shown(uri)} cannot be opened ({kind})", "use a folder, or a URI such as s3://bucket/folder"
         ) from None

@@ -8,7 +8,7 @@ from typing import Any, Final
 from study.config import ConfirmConfig
 from study.distributed.searching import Search, ended_event
 from study.distributed.slots import SlotPool, run_directly
-from study.distributed.specs import RETRY_ROOM, artifacts, make_spec
+from study.distributed.specs import RETRY_ROOM, make_spec, new_artifacts
 from study.errors import StudyError
 from study.standing import BASELINE, MC_DROPOUT, Candidate, choose_candidates, ensemble_stage, test_metric
 from study.types import Event, RunOutcome, RunSpec
@@ -125,7 +125,7 @@ class _Stage:
 
     def _end(self, spec: RunSpec, outcome: RunOutcome) -> None:
         search = self.search
-        search.tracker.end_run(spec.trial, spec.seed, outcome, artifacts=artifacts(Path(spec.directory)))
+        search.tracker.end_run(spec.trial, spec.seed, outcome, artifacts=new_artifacts(Path(spec.directory)))
         if outcome.state != "waiting":
             search.ledger.record_run(spec.trial, spec.seed, outcome, kind="train")
         search.observe(ended_event(spec, outcome, metric=search.ledger.metric))
@@ -140,7 +140,7 @@ class _Stage:
         elif kind == "retry":
             search.keep_retry(spec, payload, params=self.candidates[spec.trial].params, stage="confirm")
         elif kind == "end" and payload.state == "complete":
-            search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=artifacts(Path(spec.directory)))
+            search.tracker.log_test(spec.trial, spec.seed, payload, artifacts=new_artifacts(Path(spec.directory)))
             search.ledger.record_run(spec.trial, spec.seed, payload, kind="evaluate")
             value = payload.metrics.get(test_metric(search.ledger.metric))
             search.observe(Event(kind="tested", trial=spec.trial, seed=spec.seed, run=spec.run_id, value=value))

@@ -15,6 +15,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.util.placement_group import remove_placement_group
 
+from study.distributed.sharing import NotShared
 from study.errors import InputError, TrainingFault
 from study.training.memory import is_out_of_memory
 from study.types import FailureKind
@@ -64,11 +65,17 @@ class DeathWatch(WorkerGroupCallback):
         """Name the cause before Ray Train starts the workers again, which it may not do on a node that is gone.
 
         Raises:
+            NotShared: a node does not see the study's folder; Ray Train ends.
             SlotLost: a node is gone, or the slot has to go. Ray Train ends, and the pool looks for what still has room.
         """
         errors: Mapping[int, BaseException] = worker_group_status.errors
         if not errors:
             return
+        foreign = next(
+            (link for error in errors.values() for link in _chain(error) if isinstance(link, NotShared)), None
+        )
+        if foreign is not None:
+            raise foreign  # the same workers would be started there again and again
         kind, text = cause_of(errors.values())
         if kind == "crash" and any(is_gone(self._nodes.get(rank, "")) for rank in errors):
             kind, text = "preempted", "the node of a worker is gone"

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from study.data.augment import tune_malloc
-from study.data.files import delete, is_file, join, read_bytes, why, write_bytes
+from study.data.files import delete, is_file, is_remote, join, local_path, read_bytes, why, write_bytes
 from study.data.shards_file import Content, write_shard
 from study.distributed.preparing_reading import Read, Result, read_apart, read_file
 from study.distributed.preparing_tables import HEADER_TEXT, RESULT_COLUMNS, SHARD_COLUMNS
@@ -58,9 +58,10 @@ def _complete_block(block: pa.Table, work: Mapping[str, Any]) -> int:
     """Write shard and results, unless an earlier attempt has done so; returns the number of bad files.
 
     Raises:
-        StudyError: the task was killed again and again, and not by a file.
+        StudyError: this node does not share the folder, or the task was killed again and again, and not by a file.
         OSError: the place cannot be written.
     """
+    _check_shared(work["results"])
     name = block_name(block.column("file_key").to_pylist())
     table, note = (join(work["results"], f"{name}.{ending}") for ending in ("parquet", "now"))
     if is_file(table):
@@ -74,6 +75,16 @@ def _complete_block(block: pa.Table, work: Mapping[str, Any]) -> int:
     write_bytes(table, _parquet(frame))
     delete(note)
     return int((frame["reason"] != "").sum())
+
+
+def _check_shared(results: str) -> None:
+    """A node that joined later may lack the folder that the driver has made; one of its own would hide what it does."""
+    if is_remote(results) or local_path(results).is_dir():
+        return
+    raise StudyError(
+        f"a node of the cluster does not see {local_path(results).parent}, which this preparation writes",
+        "name a folder that all nodes mount, or a store such as s3://bucket/folder, as data.prepared",
+    )
 
 
 def block_name(keys: list[str]) -> str:

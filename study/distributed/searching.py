@@ -11,7 +11,7 @@ from study.config import StudyConfig, apply_params
 from study.distributed.adapters import LedgerScheduler, LedgerSearcher, RunTrainable
 from study.distributed.cluster import own_node_resource
 from study.distributed.slots import SlotPool
-from study.distributed.specs import RETRY_ROOM, Job, artifacts, make_spec, on_fold, run_directory
+from study.distributed.specs import RETRY_ROOM, Job, artifacts, make_spec, new_artifacts, on_fold, run_directory
 from study.ledger import Ledger, LedgerRun, LedgerTrial
 from study.retelling import retell, retell_repeat, stopped_runs, tell_trial
 from study.tracking import Tracker
@@ -124,7 +124,7 @@ class Search:
         self.observe(self._event("epoch", spec, result=result, value=value))
         if not self.ledger.should_prune(number, spec.key):
             return True
-        self._end_trial(spec, RunOutcome(state="pruned", checkpoint=spec.directory))
+        self._end_trial(spec, RunOutcome(state="pruned", checkpoint=spec.place))
         return False
 
     def with_past(self, spec: RunSpec) -> RunSpec:
@@ -177,7 +177,7 @@ class Search:
         if outcome.state == "waiting" and spec.run_id not in self._begun:
             return
         self._begun.discard(spec.run_id)
-        files = artifacts(Path(spec.directory))
+        files = new_artifacts(Path(spec.directory))
         self.tracker.end_run(spec.trial, spec.seed, outcome, fold=spec.fold, artifacts=files)
         value = outcome.metrics.get(self.ledger.metric)
         self.observe(self._event("ended", spec, state=outcome.state, text=outcome.reason, value=value))
@@ -190,7 +190,7 @@ class Search:
         text = kept.reason
         if self._trials[spec.trial].of_runs == 1:
             self._begun.discard(spec.run_id)
-            self.tracker.end_run(spec.trial, spec.seed, kept, artifacts=artifacts(Path(spec.directory)))
+            self.tracker.end_run(spec.trial, spec.seed, kept, artifacts=new_artifacts(Path(spec.directory)))
         else:
             for key, of_run in stopped_runs(self.ledger, self.tracker, spec.trial).items():
                 directory = str(run_directory(self.study_dir, spec.trial, key))

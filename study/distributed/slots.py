@@ -22,8 +22,10 @@ from study.distributed.cluster import Capacity, capacity
 from study.distributed.deaths import DeathWatch, draining_nodes, gone_nodes, lost_its_place
 from study.distributed.preflight import fitting_slots
 from study.distributed.room import find_room, lacking, remove_group
+from study.distributed.sharing import leave_mark
 from study.distributed.switchboard import Switchboard
 from study.errors import StudyError
+from study.remote import is_copy
 from study.types import RunSpec
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class SlotPool:
             workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
         )
         self._scratch, self._wait_s, self._tell = scratch, wait_s, tell
+        self._mark = None if is_copy(scratch) else leave_mark(scratch)
         self.most = count if most is None else most
         self.failure, self.lacks_room = "", False
         self._starts: dict[int, int] = {}
@@ -142,6 +145,7 @@ class SlotPool:
             else:
                 reason = PARKED
         except Exception as error:  # noqa: BLE001 - whatever broke the slot is reported, and the slot replaced
+            error = getattr(error, "controller_failure", error)
             reason = PARKED if lost_its_place(error) else f"{type(error).__name__}: {error}"
         self._ended.put((slot, reason))
 
@@ -150,7 +154,7 @@ class SlotPool:
 
         return slot_trainer(
             _loop,
-            {"slot": slot, "switchboard": self.switchboard},
+            {"slot": slot, "switchboard": self.switchboard, "mark": self._mark},
             resources=self._resources,
             name=f"slot-{slot}-{uuid.uuid4().hex[:8]}",
             scratch=str(self._scratch),

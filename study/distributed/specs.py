@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from study.config import StudyConfig
+from study.remote import bring, root_of
 from study.types import RunKey, RunSpec
 
 RETRY_ROOM: Final = 100_000  # attempts that the slots may add within one attempt of the ledger
@@ -35,6 +36,7 @@ def make_spec(
         fingerprint=fingerprint,
         retries=config.retries.model_dump(),
         kind=kind,  # type: ignore[arg-type]  # callers pass one of the two kinds
+        store=root_of(study_dir),
     )
 
 
@@ -75,6 +77,12 @@ class Job:
     def run(self, run_id: str) -> RunSpec:
         """One of its runs by its name."""
         return next(spec for spec in self.runs if spec.run_id == run_id)
+
+
+def new_artifacts(directory: Path) -> list[Path]:
+    """`artifacts` of a run that has just ended, brought from the store where the study lies in one."""
+    bring(directory, small=True)
+    return artifacts(directory)
 
 
 def artifacts(directory: Path) -> list[Path]:

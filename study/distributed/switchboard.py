@@ -252,7 +252,7 @@ class Switchboard:
         spec, used, allowed = flight.spec, flight.failed.get(kind, 0), flight.spec.retries.get(kind, 0)
         if used >= allowed or (kind == "out_of_memory" and not can_shrink):
             text = last_words(kind, reason, tries=used + 1, parts=spec.parts)
-            outcome = RunOutcome(state="failed", reason=text, failure=kind, checkpoint=spec.directory)
+            outcome = RunOutcome(state="failed", reason=text, failure=kind, checkpoint=spec.place)
             finish(flight, outcome)
             return
         flight.failed[kind] = used + 1

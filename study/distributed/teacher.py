@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from study import checkpoint
+from study import checkpoint, remote
 from study.config import Fault, PseudoConfig, StudyConfig, apply_params, load_config
 from study.data.pseudo import PSEUDO, PSEUDO_FILE, write_pseudo_labels
 from study.distributed.runs import build_run
@@ -40,7 +40,9 @@ class Teacher:
 
     def to_spec(self) -> dict[str, Any]:
         """Plain data for a ``RunSpec``."""
-        return {"config": self.config.model_dump(mode="json"), "seed": self.seed, "directory": str(self.directory)}
+        return {"config": self.config.model_dump(mode="json"), "seed": self.seed, "directory": str(self.directory)} | {
+            "store": remote.root_of(self.directory)
+        }
 
 
 def find_teacher(name: str, *, storage: Path) -> Teacher:
@@ -51,6 +53,8 @@ def find_teacher(name: str, *, storage: Path) -> Teacher:
     """
     directory = _run_directory(name, storage=storage)
     study_dir = directory.parent.parent
+    remote.bring_file(study_dir, STUDY_FILE)
+    remote.bring(directory, small=True)
     if not (study_dir / STUDY_FILE).is_file():
         raise InputError(
             f"there is no study at {study_dir}", "name a run of an existing study: `study list` shows them"

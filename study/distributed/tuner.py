@@ -21,11 +21,13 @@ from study.distributed.confirming import run_confirm
 from study.distributed.preflight import count_slots, most_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
 from study.distributed.searching import Observe, Search, run_search
+from study.distributed.sharing import check_shared, folders_to_share
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
 from study.errors import EnvironmentFault, InputError, InterruptedStudy, StudyError
 from study.failures import advice, failure_lines, failure_table
 from study.ledger import Ledger, Teller
+from study.remote import bring_file
 from study.retelling import tracker_of
 from study.standing import CONFIRMED, DATASET, confirm_key, is_done, left_to_search, read_result
 from study.tracking import Tracker, has_undelivered
@@ -48,7 +50,8 @@ def run_study(
 
     Raises:
         InterruptedStudy: ``stop`` was set; every running trial has a checkpoint and is adopted on resume.
-        InputError: the data changed since the study began, or the resources cannot be given.
+        InputError: the data changed since the study began, the resources cannot be given, or nodes of the cluster do
+            not share the folders of study and data.
         StudyError: the study cannot go on.
     """
     study_dir = study_dir.absolute()
@@ -68,6 +71,7 @@ def run_study(
                 return read_result(ledger, config, did_work=False)
             _check_failures(search)
             with connected():
+                check_shared(folders_to_share(study_dir, config.data))
                 prepare_if_needed(config, observe=tell, stop=stop)
                 search.fingerprint = _check_dataset(config, ledger)
                 _run_stages(search)
@@ -218,6 +222,7 @@ def _label_images(search: Search, pool: SlotPool) -> None:
         return
     if ended[0].state == "failed":
         raise StudyError(f"the teacher could not label images: {ended[0].reason}", "remove the cause, then resume")
+    bring_file(search.study_dir, PSEUDO_FILE)
     counts = {key.removeprefix("pseudo/"): int(value) for key, value in ended[0].metrics.items()}
     digest = pseudo_digest(read_pseudo_labels(path))
     if known and known["digest"] != digest:

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shutil
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import ray
 import torch
 import torch.distributed as dist
 
+from study import remote
 from study.config import StudyConfig
 from study.data.augment import tune_malloc
 from study.data.pseudo import PSEUDO_FILE
@@ -21,10 +23,12 @@ from study.distributed.deaths import kind_of, one_line
 from study.distributed.loading import TASK_CPUS
 from study.distributed.objective import classes_to_draw
 from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, write_plan
+from study.distributed.sharing import check_mark
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
 from study.distributed.teacher import label_images
 from study.errors import StudyError, TrainingFault
+from study.stochastic import McDropout
 from study.training import Batch, Hooks, RunParts, train_run
 from study.training.memory import give_back_memory, is_out_of_memory, kernel_kills, resident_bytes
 from study.types import EpochResult, FailureKind, RunOutcome, RunSpec
@@ -36,8 +40,15 @@ AGREE_EVERY: Final = 8  # steps between two votes of several ranks on whether to
 
 
 def slot_loop(config: dict[str, Any]) -> None:
-    """The train loop of a slot: executes runs until the switchboard closes."""
+    """The train loop of a slot: executes runs until the switchboard closes.
+
+    Raises:
+        NotShared: this node does not see the study's folder; nothing was written.
+    """
     from ray.train import get_context
+
+    if config.get("mark"):
+        check_mark(config["mark"])
 
     context = get_context()
     switchboard, slot = config["switchboard"], config["slot"]
@@ -183,16 +194,42 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
         StudyError: the run cannot go on; the study can.
     """
     if spec.kind == "label":
-        return label_images(spec, device=_device(), rank=link.rank)
+        return _label(spec, link)
+    directory = remote.at_work(spec.directory, spec.store)
+    try:
+        outcome = _execute_in(directory, spec, link)
+    finally:
+        remote.forget(directory)
+    if not spec.store:
+        return outcome
+    if link.world_size == 1 and outcome.state != "waiting":
+        shutil.rmtree(directory)  # all of it is in the store, which has more room than this machine
+    return replace(outcome, checkpoint=spec.place)
+
+
+def _label(spec: RunSpec, link: _Link) -> RunOutcome:
+    study_dir = remote.at_work(spec.directory, spec.store, depth=1)
+    study_dir.mkdir(parents=True, exist_ok=True)
+    teacher = dict(spec.teacher)
+    teacher["directory"] = str(remote.at_work(teacher["directory"], teacher.get("store", "")))
+    spec = replace(spec, directory=str(study_dir), teacher=teacher)
+    outcome = label_images(spec, device=_device(), rank=link.rank)
+    if link.rank == 0:
+        remote.push_file(study_dir, PSEUDO_FILE)
+    return outcome
+
+
+def _execute_in(directory: Path, spec: RunSpec, link: _Link) -> RunOutcome:
+    """Train or evaluate in a directory of this machine; whoever comes back finds all of it where the study is kept."""
     config = StudyConfig.model_validate(dict(spec.config))
-    directory = Path(spec.directory)
+    if config.pseudo:
+        remote.bring_file(directory.parent.parent, PSEUDO_FILE)
     pseudo = directory.parent.parent / PSEUDO_FILE if config.pseudo else None
     parts, plan = build_run(config, seed=spec.seed, fold=spec.fold, fingerprint=spec.fingerprint, pseudo=pseudo)
     parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
     is_first = link.rank == 0
     if spec.kind == "evaluate":
-        sampling = mc_dropout_of(config, seed=spec.seed)
-        return evaluate_best(parts, directory, split="test", device=_device(), write=is_first, mc_dropout=sampling)
+        return _test(parts, directory, link, sampling=mc_dropout_of(config, seed=spec.seed))
     stream_settings = _stream_settings(config, parts, seed=spec.seed)
 
     def stream(start_step: int) -> Iterator[Batch]:
@@ -215,11 +252,32 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
         hooks=Hooks(on_epoch=link.on_epoch, should_stop=link.should_stop),
         device=_device(),
     )
+    if is_first:
+        remote.settle(directory)
+    _same_on_all_ranks(None, link.world_size)  # others read what this rank has written
     if outcome.state == "complete" and outcome.best_epoch:
         evaluate_best(parts, directory, split="val", device=_device(), write=is_first)
         if is_first:
             _write_plan(plan, directory, classes_to_draw(parts.dataset))
+    _keep(directory, link)
     return outcome
+
+
+def _test(parts: RunParts, directory: Path, link: _Link, *, sampling: McDropout | None) -> RunOutcome:
+    """Read the test split; what rank 0 writes goes beside the checkpoint."""
+    is_first = link.rank == 0
+    if is_first:
+        remote.adopt(directory)
+    outcome = evaluate_best(parts, directory, split="test", device=_device(), write=is_first, mc_dropout=sampling)
+    _keep(directory, link)
+    return outcome
+
+
+def _keep(directory: Path, link: _Link) -> None:
+    """Rank 0 brings the files of a run to the store, where the study lies in one, and waits until they are there."""
+    if link.rank == 0:
+        remote.send(directory)
+        remote.settle(directory)
 
 
 def _stream_settings(config: StudyConfig, parts: RunParts, *, seed: int) -> StreamSettings:

@@ -14,7 +14,7 @@ from study.doctor.machine import (
     check_python,
     check_shared_memory,
 )
-from study.doctor.services import check_ledger, check_libraries, check_mlflow_uri, check_ray_address
+from study.doctor.services import check_ledger, check_libraries, check_mlflow_uri, check_ray_address, check_store
 from study.doctor.studyfile import check_file
 
 __all__ = [
@@ -40,6 +40,7 @@ def examine(
     cluster = check_ray_address(os.environ.get("RAY_ADDRESS"))
     services = [
         cluster,
+        check_store(storage),
         check_ledger(os.environ.get("STUDY_LEDGER_URL"), storage),
         check_mlflow_uri(os.environ.get("MLFLOW_TRACKING_URI")),
     ]

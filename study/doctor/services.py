@@ -16,6 +16,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from study.doctor.finding import Finding
+from study.errors import StudyError
+from study.remote import is_copy, probe, shown_place
 
 TIMEOUT_S: Final = 3.0
 IMPORT_TIMEOUT_S: Final = 60.0
@@ -55,6 +57,9 @@ def check_ledger(url: str | None, storage: Path) -> Finding:
     """SQLite files can be made and locked under ``storage``; a server that ``STUDY_LEDGER_URL`` names answers."""
     if url and not url.startswith("sqlite"):
         return _reachable("ledger", url, fallback_port=5432, fix="check STUDY_LEDGER_URL and that the server runs")
+    if is_copy(storage):
+        text = "a study in a store needs its ledger on a server"
+        return Finding(area="ledger", state="missing", text=text, fix="export STUDY_LEDGER_URL=postgresql://...")
     folder = next((each for each in (storage.resolve(), *storage.resolve().parents) if each.is_dir()), Path("/"))
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch:
@@ -66,6 +71,18 @@ def check_ledger(url: str | None, storage: Path) -> Finding:
         reason = f"SQLite cannot write in {folder} ({type(error).__name__})"
         return Finding(area="ledger", state="missing", text=reason, fix="choose another folder with --storage")
     return Finding(area="ledger", state="ok", text=f"SQLite writes in {folder}")
+
+
+def check_store(storage: Path) -> Finding | None:
+    """The store of which ``storage`` is a copy answers, and can be written; ``None`` for a folder."""
+    if not is_copy(storage):
+        return None
+    place = shown_place(storage)
+    try:
+        probe(storage)
+    except StudyError as error:
+        return Finding(area="storage", state="missing", text=error.message, fix=error.fix)
+    return Finding(area="storage", state="ok", text=f"{place} can be read and written")
 
 
 def check_mlflow_uri(uri: str | None) -> Finding | None:

@@ -33,7 +33,9 @@ def check_file(
         partial, faults = check_study_file(file, overrides, scale=scale)
     except StudyError as error:
         return [Finding(area=AREA, state="missing", text=error.message, fix=error.fix, is_input=True)]
-    findings = [_fault_finding(fault) for fault in [*faults, *_world_faults(partial, is_cluster_up=is_cluster_up)]]
+    findings = [
+        _fault_finding(fault) for fault in [*faults, *_world_faults(partial, storage, is_cluster_up=is_cluster_up)]
+    ]
     findings += [_fault_finding(fault) for fault in _teacher_faults(partial, storage)]
     findings += [Finding(area=AREA, state="warning", text=warning) for warning in partial.warnings]
     if not findings:
@@ -43,13 +45,15 @@ def check_file(
     return findings
 
 
-def _world_faults(partial: "PartialStudy", *, is_cluster_up: bool) -> "list[Fault]":
+def _world_faults(partial: "PartialStudy", storage: Path, *, is_cluster_up: bool) -> "list[Fault]":
     from study.config import Fault
-    from study.distributed.cluster import expected_capacity
     from study.distributed.preflight import check_world
+    from study.distributed.sharing import faults_here
 
     try:
-        return check_world(partial, available=expected_capacity() if is_cluster_up else None)
+        if is_cluster_up:
+            return faults_here(partial, study_dir=storage / (partial.study or ""))
+        return check_world(partial, available=None)
     except EnvironmentFault as error:
         return [Fault("resources", error.message)]
 

@@ -62,6 +62,7 @@ def places(folder):
     config = DataConfig.model_validate(
         {"prepared": str(folder), "sources": [{"kind": "table", "name": "a", "table": "b"}], "image_size": 512}
     )
+    (folder / "results").mkdir(parents=True, exist_ok=True)
     made = {"shards": str(folder / "shards"), "results": str(folder / "results")}
     return made | {"image": image_settings(config), "encoding": "raw"}
 
