@@ -11,6 +11,7 @@ each event. A study that was started here runs in a process of its own and goes 
 
 import html
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from study.cli.looking import Found, Looker, find, log_of, looking
 from study.cli.status import next_snapshot, status_record
 from study.console import Board, PlainView, event_line
 from study.errors import StudyError
+from study.secrecy import take_secret_files
 
 STORAGE: Final = "studies"
 REFRESH_S: Final = 2.0
@@ -111,6 +113,7 @@ def watch(
         InputError: there is no such study.
         EnvironmentFault: the ledger's database does not answer.
     """
+    take_secret_files(os.environ)
     found = find(name, storage)
     show = _display()
     with looking(found) as looker:

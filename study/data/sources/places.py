@@ -69,23 +69,33 @@ def _below_uri(root: str) -> Callable[[str], bool]:
     return is_inside
 
 
+def _links(folder: str) -> frozenset[str]:
+    """Names of the links in a folder; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_symlink())
+    except OSError:
+        return frozenset()
+
+
 class _Below:
-    """Whether places lie below a folder, links followed; folders are looked up once, half a million files or not."""
+    """Whether places lie below a folder, links followed; folders are listed once, so no file is asked for itself."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
-        self._folders: dict[str, bool] = {}
+        self._folders: dict[str, tuple[bool, frozenset[str]]] = {}
 
     def __call__(self, place: str) -> bool:
         if is_remote(place):
             return False
-        path = str(local_path(place))
+        path = place if place.startswith("/") else str(local_path(place))
         folder, name = os.path.split(path)
-        if name in ("", ".", "..") or os.path.islink(path):  # noqa: PTH114 - half a million of them
-            return self._holds(os.path.realpath(path))
         if folder not in self._folders:
-            self._folders[folder] = self._holds(os.path.realpath(folder))
-        return self._folders[folder]
+            self._folders[folder] = self._holds(os.path.realpath(folder)), _links(folder)
+        is_inside, links = self._folders[folder]
+        if name in ("", ".", "..") or name in links:
+            return self._holds(os.path.realpath(path))
+        return is_inside
 
     def _holds(self, real: str) -> bool:
         return os.path.commonpath([real, self._root]) == self._root
