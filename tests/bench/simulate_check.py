@@ -20,6 +20,8 @@ from tests.bench.simulate_cluster import Plan, simulate
 
 FOLLOWERS = ("RunTrainable", "TrainController", "DatasetManager", "SynchronizationActor", "Switchboard")
 EPOCHS, PILOT, TRIALS, SLOTS, LIMIT = 3, 4, 12, 2, 0.15
+# `bench_overhead.py -k "2 and not 60"` on two idle cores (docs/LOG.md): a study, and its trials in one process.
+RECORDED: dict[str, Any] = {"trials": 40, "training_s": 162.7, "study_s": 208.8}
 TEXT = """\
 study: {name}
 data:
@@ -127,6 +129,27 @@ def predicted_s(times: dict[str, float], *, trials: int) -> float:
         suggest_n_ms=0.0,
     )
     return 3600 * answer.hours + times["end_s"]
+
+
+def recorded_s() -> float:
+    """Seconds that the study of `RECORDED` takes by the simulation, from its trials' times in one process."""
+    plan = Plan(
+        gpus=1,
+        trials=RECORDED["trials"],
+        epochs=EPOCHS,
+        is_pruned=False,
+        confirm_runs=0,
+        train_images=1000,
+        val_images=0,
+        stored_bytes=0.0,
+        cores_per_gpu=1e9,
+    )
+    epoch_s = RECORDED["training_s"] / plan.trials / EPOCHS
+    # A trial's first batch and its checkpoints are in its time; all else is the simulation's own.
+    answer = simulate(
+        plan, gpu_images_per_s=1000 / epoch_s, trial_start_s=0.0, compile_s=0.0, checkpoint_mb=0.0, start_cpu_s=0.0
+    )
+    return 3600 * answer.hours
 
 
 def compare() -> None:

@@ -15,8 +15,9 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final, Literal, NamedTuple
 
 MIB, GB, TB = 2.0**20, 1e9, 1e12
@@ -41,8 +42,9 @@ COSTS: Final[Mapping[str, Cost]] = {
     "slot_start_s": Cost(7.3, "s", "a TorchTrainer until its loop begins (README.md)"),
     "suggest_0_ms": Cost(11.7, "ms", "docs/ledger.md: 19.9 ms after 100 trials, 93.5 after 1,000"),
     "suggest_n_ms": Cost(0.082, "ms/trial before", "the same"),
-    "report_ms": Cost(13.4, "ms/epoch", "6.4 to keep, 7.0 to prune: processor time after 250 trials (bench_driver.py)"),
-    "finish_ms": Cost(5.8, "ms/trial", "the same"),
+    "report_ms": Cost(14.0, "ms/epoch", "7 to keep, 7 to prune: processor time on SQLite after 60 to 250 trials "
+                      "(bench_driver.py)"),
+    "finish_ms": Cost(6.6, "ms/trial", "the same"),
     "tell_ms": Cost(2.3, "ms/epoch", "Ray: at most 500 results/s (Tune's page on scalability); journal and "
                     "events.jsonl 0.3 ms (docs/events.md)"),
     "follower_mb": Cost(630, "MB/slot", "their shares of memory: TrainController 270, DatasetManager 116, "
@@ -69,6 +71,7 @@ class Plan:
     min_epochs: int = 3
     reduction_factor: int = 3
     is_pruned: bool = True
+    is_drawn: bool = False  # whether a rung stops a share of the trials by lot, whatever the others did
     train_images: int = 180_000
     val_images: int = 60_000
     stored_bytes: float = 90e9 / 300_000
@@ -131,7 +134,6 @@ class Simulation:
 
     def __init__(self, plan: Plan, costs: Mapping[str, float]) -> None:
         self.plan, self.costs, self.driver, self.answer = plan, costs, Driver(), Answer()
-        self._random = random.Random(plan.seed)
         self._rungs: dict[int, list[float]] = defaultdict(list)
         self._events: list[tuple[float, int, Iterator[float]]] = []
         self._fetched: dict[int, float] = {}
@@ -182,12 +184,14 @@ class Simulation:
             self._asked += 1
             ask_s = (costs["suggest_0_ms"] + costs["suggest_n_ms"] * self._asked) / 1000
             yield self.driver.serve(self.now, ask_s)
-            skill = self._random.gauss(0.0, 1.0)
+            # A trial is as good as its number says, so that plans differ in nothing but what is asked.
+            luck = random.Random(1_000_003 * plan.seed + self._asked)
+            skill = luck.gauss(0.0, 1.0)
             yield self.now + costs["trial_start_s"] + costs["compile_s"]
             for epoch in range(1, plan.epochs + 1):
                 yield from self._epoch(slot)
                 yield self.driver.serve(self.now, (costs["report_ms"] + costs["tell_ms"]) / 1000)
-                if self._stops(epoch, skill + self._random.gauss(0.0, 1.0) / epoch):
+                if self._stops(epoch, skill + luck.gauss(0.0, 1.0) / epoch, chance=luck.random()):
                     break
             else:
                 self.answer.full_trials += 1
@@ -241,8 +245,8 @@ class Simulation:
     def _images(self) -> int:
         return self.plan.train_images + self.plan.val_images
 
-    def _stops(self, epoch: int, value: float) -> bool:
-        """Successive halving, as `study.ledger.pruning` decides it."""
+    def _stops(self, epoch: int, value: float, *, chance: float = 0.0) -> bool:
+        """Successive halving, as `study.ledger.pruning` decides it, or by ``chance`` where the plan says so."""
         plan, rung = self.plan, self.plan.min_epochs
         if not plan.is_pruned or epoch >= plan.epochs:
             return False
@@ -250,6 +254,8 @@ class Simulation:
             rung *= plan.reduction_factor
         if rung != epoch:
             return False
+        if plan.is_drawn:
+            return chance >= 1 / plan.reduction_factor
         self._rungs[rung].append(value)
         values = sorted(self._rungs[rung], reverse=True)
         return value < values[max(1, len(values) // plan.reduction_factor) - 1]
@@ -273,8 +279,19 @@ def simulate(plan: Plan, **changes: float) -> Answer:
     return Simulation(plan, values(**changes)).run()
 
 
+def averaged(plan: Plan, *, seeds: int = 5) -> Answer:
+    """The mean answer over some seeds: who is stopped, and so which trial is the last, is a matter of luck."""
+    answers = [simulate(replace(plan, seed=seed)) for seed in range(seeds)]
+    means = {each.name: fmean(getattr(answer, each.name) for answer in answers) for each in fields(Answer)}
+    return Answer(**{name: round(mean) if name in ("epochs", "full_trials") else mean for name, mean in means.items()})
+
+
 def sensitivity(plan: Plan) -> list[tuple[str, float, float]]:
-    """Hours with half and with twice of each constant, by how much they part; assumptions of the plan among them."""
+    """Hours with half and with twice of each constant, by how much they part; assumptions of the plan among them.
+
+    Trials are stopped by lot: in a real halving a millisecond decides which of two is first, and so which goes on.
+    """
+    plan = replace(plan, is_drawn=True)
     found = [(name, simulate(plan, **{name: c.value / 2}).hours, simulate(plan, **{name: c.value * 2}).hours)
              for name, c in COSTS.items()]  # fmt: skip
     for name in ("cores_per_gpu", "driver_cores", "train_images", "stored_bytes", "epochs"):
@@ -359,7 +376,7 @@ def main() -> None:
         "8 GPUs a run": lambda gpus: replace(base, gpus=gpus, workers=8),
         "no pruning": lambda gpus: replace(base, gpus=gpus, is_pruned=False),
     }
-    cases = {name: {gpus: simulate(make(gpus)) for gpus in SIZES} for name, make in kinds.items()}
+    cases = {name: {gpus: averaged(make(gpus)) for gpus in SIZES} for name, make in kinds.items()}
     for name, rows in cases.items():
         print(f"\n{name}\n\n{table(rows)}")
     tornado = sensitivity(replace(base, gpus=given.at))

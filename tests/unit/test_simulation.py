@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.ledger.pruning import HalvingPruner
-from tests.bench.simulate_check import predicted_s, times_of
-from tests.bench.simulate_cluster import COSTS, SIZES, Plan, Simulation, sensitivity, simulate, table, values
+from tests.bench.simulate_check import RECORDED, predicted_s, recorded_s, times_of
+from tests.bench.simulate_cluster import COSTS, SIZES, Plan, Simulation, averaged, sensitivity, simulate, table, values
 
 FREE = dict.fromkeys(
     (
@@ -134,6 +135,18 @@ def test_the_table_and_the_sensitivity():
     assert all(cost.origin and cost.unit for cost in COSTS.values())
 
 
+def test_stopping_by_lot():
+    """Each rung lets a third go on, so of 900 trials 300 reach the second rung and about 33 the end."""
+    plan = Plan(gpus=8, trials=900, epochs=28, is_drawn=True, confirm_runs=0)
+    found = simulate(plan)
+    assert found.full_trials == pytest.approx(900 / 27, rel=0.5)
+    assert found.epochs == pytest.approx(900 * 3 + 300 * 6 + 100 * 18 + 33 * 1, rel=0.1)
+    mean = averaged(replace(plan, trials=40), seeds=3)
+    assert mean.hours == pytest.approx(
+        sum(simulate(replace(plan, trials=40, seed=seed)).hours for seed in range(3)) / 3
+    )
+
+
 def test_limits_of_the_study_hold():
     """No more slots than the study starts, and none without a run."""
     assert Plan(gpus=1024).slots == 1000
@@ -158,3 +171,12 @@ def test_a_pilot_becomes_a_prediction():
     assert times == pytest.approx({"epoch_s": 2.0, "start_s": 6.0, "beside_s": 1.0, "end_s": 4.0})
     assert predicted_s(times, trials=4) == pytest.approx(24.0)
     assert predicted_s(times, trials=12) == pytest.approx(6 + 6 * 7 + 4)
+
+
+def test_beside_a_recorded_study():
+    """Forty trials of four seconds took a fifth longer than simulated at most; docs/at-scale.md says by how much."""
+    off = recorded_s() / RECORDED["study_s"] - 1
+    assert -0.2 < off < 0
+    text = (Path(__file__).parents[2] / "docs" / "at-scale.md").read_text(encoding="utf-8")
+    assert f"short by {-off:.0%}" in text
+    assert f"gives {recorded_s():.0f} s" in text
