@@ -1,5 +1,6 @@
 """Starting or joining Ray, quietly, and knowing what it can give."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -103,9 +104,17 @@ def lost_daemon() -> str:
 
 def leave_lost_cluster() -> None:
     """End what is left of a local cluster of which a daemon has died; this process must end itself by ``os._exit``."""
+    import psutil  # type: ignore[import-untyped]  # Ray brings it along
+
     node = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
-    if node is not None:
-        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    if node is None:
+        return
+    # A raylet that is killed leaves its agents behind, which go on for more than a minute.
+    children = psutil.Process().children(recursive=True)
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def _settle_data_threads() -> None:
