@@ -22,8 +22,10 @@ class TrainSettings:
     the head alone learns. ``patience`` ends a run whose metric has not become better for so many epochs. ``ema_decay``
     averages the weights (see :class:`WeightAverage`). ``channels_last`` auto takes that memory layout on GPUs, where it
     is faster. A rank's share of ``batch_size`` goes through the network in ``accumulate`` parts, which need less memory
-    and leave the loss as it is. ``compile`` auto compiles the network on GPUs if ``compile_pays``. ``pool`` adds
-    metrics of breasts or exams, whose views are pooled by ``pooling``.
+    and leave the loss as it is. ``shares`` is how many equal parts of a batch are normalised, and drop units, each for
+    itself, whoever computes them: the most workers that a run may have; 0: as many as it has. ``compile`` auto
+    compiles the network on GPUs if ``compile_pays``. ``pool`` adds metrics of breasts or exams, whose views are pooled
+    by ``pooling``.
     """
 
     epochs: int
@@ -48,6 +50,7 @@ class TrainSettings:
     channels_last: Literal["auto"] | bool = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: int = 1
+    shares: int = 0
     compile: Literal["auto"] | bool = "auto"
     compile_pays: bool = False
     checkpoint_seconds: float = 600.0

@@ -17,9 +17,10 @@ class EpochResult:
 
     ``metrics`` has the keys of the metric table (``train/loss``, ``val/auroc_macro``, ...); ``epoch`` counts from 1;
     ``seconds`` is wall time of the epoch with its evaluation; ``images`` counts training images over all ranks;
-    ``batches`` is the digest of which image stood where, equal for equal epochs on any number of ranks. ``step`` is the
-    run's step at its end, ``node`` the machine of rank 0, and ``system`` has what the machine did (``system/...``): no
-    metric, for two runs that are equal bit by bit have other times.
+    ``batches`` is the digest of which image stood where, equal for equal epochs on any number of ranks; ``workers`` is
+    how many ranks ended the epoch, 0 where that was not kept. ``step`` is the run's step at its end, ``node`` the
+    machine of rank 0, and ``system`` has what the machine did (``system/...``): no metric, for two runs that are equal
+    bit by bit have other times.
     """
 
     epoch: int
@@ -30,6 +31,7 @@ class EpochResult:
     system: Mapping[str, float] = field(default_factory=dict)
     step: int = 0
     node: str = ""
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -115,7 +117,7 @@ class Retry:
     """A run that is tried again from its last checkpoint: after which kind of failure, and why, in words.
 
     ``parts``: in how many times more micro-batches it goes on. ``attempt`` is the one that failed, ``epoch`` the last
-    one that was known then.
+    one that was known then, ``workers`` how many it had (0 where that was not kept).
     """
 
     text: str
@@ -123,6 +125,7 @@ class Retry:
     parts: int = 1
     attempt: int = 0
     epoch: int = 0
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

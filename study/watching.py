@@ -79,7 +79,7 @@ def take_snapshot(
         driver=_driver(holder, now),
         last_sign=utc_text(now.told) if now is not None else "",
         hours=max(ledger.hours_run(), now.hours if now is not None else 0.0),
-        gpus=config.resources.workers * config.resources.gpus_per_worker,
+        gpus=config.resources.most_gpus,
         epochs=config.train.epochs,
         trained={
             (record.trial, record.seed): record.outcome.state

@@ -251,5 +251,5 @@ def _board(config: "StudyConfig", directory: Path) -> "Board":
         rows=rows,
         limits=limits_of(config.search, trials=config.num_trials, configurations=None),
         hours=hours,
-        gpus=config.resources.workers * config.resources.gpus_per_worker,
+        gpus=config.resources.most_gpus,
     )

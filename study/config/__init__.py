@@ -21,13 +21,13 @@ from study.config.load import PartialStudy, check_study_file, config_warnings, l
 from study.config.losses import CornConfig, CrossEntropyConfig, EmdConfig, FocalConfig, LossConfig
 from study.config.names import CLASS_NAMES, METRIC_MODE, mode_of
 from study.config.paths import settable_paths
+from study.config.resources import ResourcesConfig
 from study.config.schema import (
     AugmentConfig,
     ConfirmConfig,
     ModelConfig,
     OptimConfig,
     PrunerConfig,
-    ResourcesConfig,
     SamplerConfig,
     SearchConfig,
     StudyConfig,

@@ -136,6 +136,22 @@ def _as_concurrent(value: object) -> object:
     raise expected("auto or a whole number of at least 1")
 
 
+def _as_workers(value: object) -> object:
+    """A number of workers, or the fewest and the most."""
+    if _is_count(value):
+        return value
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_count, value)):
+        raise expected("a whole number of at least 1, or the fewest and the most, as in [1, 4]")
+    fewest, most = value
+    if fewest > most or most % fewest:
+        raise expected("the fewest and the most workers, as in [1, 4], of which the first divides the second")
+    return fewest if fewest == most else (fewest, most)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _as_space(value: object) -> SearchSpace:
     if isinstance(value, SearchSpace):
         return value
@@ -253,6 +269,7 @@ Segment = Annotated[Any, PlainValidator(_as_segment)]
 Vendor = Literal["Alpha", "Beta", "Gamma", "Delta"]
 Weights = Annotated[bool | str, BeforeValidator(_as_weights)]
 Concurrent = Annotated[Literal["auto"] | int, BeforeValidator(_as_concurrent)]
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_as_workers)]
 AsTuple = BeforeValidator(_as_tuple)
 NotEmpty = AfterValidator(_as_not_empty)
 Distinct = AfterValidator(_as_distinct)

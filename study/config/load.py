@@ -16,6 +16,7 @@ from study.config.faults import in_file_order, raise_faults, translate
 from study.config.losses import LossConfig
 from study.config.overrides import apply_overrides
 from study.config.paths import with_defaults
+from study.config.resources import ResourcesConfig
 from study.config.rules import View, advice, rule_faults
 from study.config.scales import asked_faults, is_set, scaled, seen_from, take_scales
 from study.config.schema import (
@@ -23,7 +24,6 @@ from study.config.schema import (
     ConfirmConfig,
     ModelConfig,
     OptimConfig,
-    ResourcesConfig,
     SamplerConfig,
     SearchConfig,
     StudyConfig,

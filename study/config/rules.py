@@ -134,12 +134,19 @@ def _budget_faults(view: View) -> Iterator[Fault]:
     trials, top = view.number("search.trials"), view.number("confirm.top")
     if trials is not None and top is not None and top > trials:
         yield Fault("confirm.top", f"{top}: expected at most search.trials, which is {trials}")
-    batch, workers = view.number("train.batch_size"), view.number("resources.workers")
+    batch, workers = view.number("train.batch_size"), _most_workers(view)
     if batch is not None and workers is not None and batch % workers:
         yield Fault("train.batch_size", f"{batch}: expected a multiple of resources.workers, which is {workers}")
     parts = view.number("train.accumulate")
     if batch is not None and workers and parts is not None and parts > max(1, batch // workers):
         yield Fault("train.accumulate", f"{parts}: expected at most a worker's {batch // workers} images of a batch")
+
+
+def _most_workers(view: View) -> int | None:
+    """The most workers of a run; None where the value is faulty."""
+    value = view.get("resources.workers")
+    most = value[-1] if isinstance(value, list | tuple) and len(value) == 2 else value
+    return most if isinstance(most, int) and not isinstance(most, bool) else None
 
 
 def metric_faults(view: View) -> Iterator[Fault]:

@@ -13,7 +13,6 @@ from study.config.comparators import EvaluateConfig, McDropoutConfig, PseudoConf
 from study.config.data import DataConfig
 from study.config.fields import (
     AsTuple,
-    Concurrent,
     Constraints,
     Count,
     Distinct,
@@ -28,7 +27,6 @@ from study.config.fields import (
     Seed,
     Slug,
     Space,
-    Span,
     Text,
     Times,
     Weights,
@@ -37,6 +35,7 @@ from study.config.losses import CrossEntropyConfig, LossConfig
 from study.config.names import DEFAULT_METRIC, Mode, mode_of
 from study.config.rates import LossRates
 from study.config.record import Section
+from study.config.resources import ResourcesConfig
 from study.config.rules import View, rule_faults
 from study.config.tasks import TasksConfig
 from study.space import count
@@ -246,19 +245,6 @@ class ConfirmConfig(Section):
     baseline: bool = True
     ensemble: bool = False
     mc_dropout: McDropoutConfig | None = None
-
-
-class ResourcesConfig(Section):
-    """Per run: workers (ranks), GPUs and CPUs of each; ``concurrent`` runs side by side, auto fills the cluster.
-
-    ``wait`` (``90 seconds``, ``10 minutes``, ``2 hours``) is how long a study that has no room for any run waits.
-    """
-
-    workers: Count = 1
-    gpus_per_worker: NotNegative = 0.0
-    cpus_per_worker: Positive = 1.0
-    concurrent: Concurrent = "auto"
-    wait: Span = "10 minutes"
 
 
 class StudyConfig(Section):

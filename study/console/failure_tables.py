@@ -41,7 +41,10 @@ def attempt_records(result: StudyResult) -> dict[str, dict[str, Any]]:
     return {
         row.trial: {
             "attempts": row.attempts,
-            "retries": [{"kind": retry.kind, "epoch": retry.epoch, "text": retry.text} for retry in row.retries],
+            "retries": [
+                {"kind": retry.kind, "epoch": retry.epoch, "text": retry.text, "workers": retry.workers}
+                for retry in row.retries
+            ],
         }
         for row in result.rows
         if row.attempts > 1

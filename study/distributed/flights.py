@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from study.types import RunOutcome, RunSpec
+from study.types import FailureKind, Retry, RunOutcome, RunSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Flight:
     last_epoch: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     kills: tuple[str, int] = ("", 0)
+    workers: int = 0
     ended: bool = False
     feed: str = ""
     events: Events
@@ -37,6 +38,17 @@ class Flight:
     def decision(self, epoch: int) -> asyncio.Future[bool]:
         """The driver's answer to an epoch, which may be yet to come."""
         return self.decisions.setdefault(epoch, asyncio.get_running_loop().create_future())
+
+    def retry(self, kind: FailureKind, text: str) -> Retry:
+        """What is kept of the attempt that has failed, when the run is tried again as ``spec`` now says."""
+        return Retry(
+            kind=kind,
+            text=text,
+            parts=self.spec.parts,
+            attempt=self.spec.attempt,
+            epoch=self.last_epoch,
+            workers=self.workers,
+        )
 
 
 def finish(flight: Flight, outcome: RunOutcome) -> None:

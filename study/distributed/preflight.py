@@ -10,6 +10,7 @@ from study.data.labels import label_column
 from study.data.manifest import usable_rows
 from study.data.shards import DATASET_FILE
 from study.distributed.cluster import Capacity
+from study.distributed.sizes import arrange, fewest, fitting_slots, most_slots, slot_cpus
 from study.errors import InputError, StudyError
 
 NEEDS_ALL_CLASSES: Final = frozenset(
@@ -17,7 +18,6 @@ NEEDS_ALL_CLASSES: Final = frozenset(
     for name in ("auroc_macro", "f1_macro", "balanced_accuracy", "precision_macro", "recall_macro", "specificity_macro")
 )
 
-MOST_SLOTS: Final = 1000
 WEIGHS_BY_COUNT: Final = ("cb", "ldam")  # losses that need counts of classes by their nature
 
 
@@ -178,8 +178,8 @@ def model_faults(name: str, *, path: str = "model.name") -> list[Fault]:
 
 
 def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fault]:
-    """Requests that the cluster cannot give. Ray Train alone would wait for them for ever."""
-    faults = []
+    """Requests that the cluster cannot give, with the fewest workers. Ray Train alone would wait for them for ever."""
+    faults, resources = [], fewest(resources)
     where = "this machine" if available.address == "local" else "the cluster"
     if resources.cpus_per_worker > available.node_cpus:
         faults.append(
@@ -212,21 +212,8 @@ def resource_faults(resources: ResourcesConfig, available: Capacity) -> list[Fau
     return faults
 
 
-def slot_cpus(resources: ResourcesConfig) -> float:
-    """CPUs of one slot: its workers, and a core for its loading tasks (a worker's share when that is less)."""
-    return resources.workers * resources.cpus_per_worker + min(1.0, resources.cpus_per_worker)
-
-
-def fitting_slots(resources: ResourcesConfig, available: Capacity) -> int:
-    """Slots that find room at once; leaving out the loading task's share would stall every run in Ray Data."""
-    slots = math.floor(available.cpus / slot_cpus(resources) + 1e-9)
-    if resources.gpus_per_worker:
-        slots = min(slots, math.floor(available.gpus / (resources.workers * resources.gpus_per_worker) + 1e-9))
-    return slots
-
-
-def count_slots(config: StudyConfig, available: Capacity) -> int:
-    """Slots to start: what the study file asks for, or as many as fit and have work.
+def count_slots(config: StudyConfig, available: Capacity, part: Capacity | None = None) -> int:
+    """Slots to start: what the study file asks for, or as many as fit and have work; with ``part`` in that part alone.
 
     Raises:
         InputError: the connected cluster cannot give the resources.
@@ -236,28 +223,18 @@ def count_slots(config: StudyConfig, available: Capacity) -> int:
         raise InputError(
             f"{faults[0].path}: {faults[0].message}", "lower it in the study file, or use a larger cluster"
         )
-    return max(1, min(fitting_slots(config.resources, available), most_slots(config)))
-
-
-def most_slots(config: StudyConfig) -> int:
-    """Slots that a study may come to have: what its file asks for, or one for each run."""
-    if config.resources.concurrent != "auto":
-        return int(config.resources.concurrent)
-    runs = config.num_trials * len(config.run_keys) or MOST_SLOTS  # 0: only time ends the search
-    if config.confirm is not None:
-        runs = max(runs, len(config.confirm.seeds))
-    return min(runs, MOST_SLOTS)
+    return max(1, len(arrange(config.resources, part or available, most_slots(config))))
 
 
 def _too_large(resources: ResourcesConfig, available: Capacity, where: str) -> str:
-    if resources.gpus_per_worker and resources.workers * resources.gpus_per_worker > available.gpus:
-        wanted = resources.workers * resources.gpus_per_worker
+    if resources.gpus_per_worker and resources.most_gpus > available.gpus:
+        wanted = resources.most_gpus
         most = f"expected at most {available.gpus:g}, all that {where} has"
-        return f"{resources.workers}: one run needs {wanted:g} GPUs; {most}"
-    share = math.floor(100 * available.cpus / (resources.workers + 1)) / 100
+        return f"{resources.most_workers}: one run needs {wanted:g} GPUs; {most}"
+    share = math.floor(100 * available.cpus / (resources.most_workers + 1)) / 100
     return (
-        f"{resources.workers}: one run needs {slot_cpus(resources):g} CPUs with its data loading; expected at most "
-        f"{available.cpus:g}, all that {where} has; resources.cpus_per_worker: {min(share, 1.0):g} would fit"
+        f"{resources.most_workers}: one run needs {slot_cpus(resources):g} CPUs with its data loading; expected at "
+        f"most {available.cpus:g}, all that {where} has; resources.cpus_per_worker: {min(share, 1.0):g} would fit"
     )
 
 

@@ -107,7 +107,7 @@ def _profiled(request: ProfileRequest) -> tuple[Profile, str]:
             plan,
             settings,
             rank=0,
-            world_size=config.resources.workers,
+            world_size=config.resources.most_workers,
             start_step=start_step,
             targets=parts.targets,
             train_rows=parts.dataset.rows("train"),
@@ -194,7 +194,7 @@ class _Session:
         ended = clock.began_unix_s + clock.wall_s
         inside = [each for each in self.requests if clock.began_unix_s <= each.asked_s <= ended]
         rows = rows_of(intervals, inside, steps=self.steps)
-        batch = config.train.batch_size // config.resources.workers
+        batch = config.train.batch_size // config.resources.most_workers
         in_steps = sum(row.seconds for row in rows if row.key not in BESIDE)
         found = Profile(
             run=self._request.run,
@@ -203,7 +203,7 @@ class _Session:
             node=platform.node(),
             image_hw=self.parts.dataset.image_hw,
             batch_size=batch,
-            workers=config.resources.workers,
+            workers=config.resources.most_workers,
             steps=self.steps,
             is_epoch=not self._request.steps,
             warm_up_steps=WARM_UP_STEPS,

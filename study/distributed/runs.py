@@ -267,6 +267,7 @@ def _settings(config: StudyConfig, *, steps: int, seed: int, image_hw: tuple[int
         checkpoint_seconds=seconds,
         checkpoint_steps=steps_between,
         accumulate=train.accumulate,
+        shares=config.resources.most_workers,
         compile=train.compile,
         compile_pays=compile_pays(
             images=_epochs_before_pruning(config) * steps * train.batch_size, image_hw=image_hw, runs=_num_runs(config)

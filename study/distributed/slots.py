@@ -10,19 +10,18 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.config import ResourcesConfig
 from study.distributed.cluster import Capacity, capacity
 from study.distributed.deaths import DeathWatch, draining_nodes, gone_nodes, lost_its_place
-from study.distributed.preflight import fitting_slots
-from study.distributed.room import find_room, lacking, remove_group
+from study.distributed.room import find_size, has_free, lacking, remove_group, start_actor
 from study.distributed.sharing import leave_mark
+from study.distributed.sizes import Sizing, arrange, fewest
 from study.distributed.switchboard import Switchboard
 from study.errors import StudyError
 from study.remote import is_copy
@@ -38,6 +37,7 @@ LEAN_LOOKS: Final = 3  # looks in a row without any room, before it is waited fo
 WAIT_S: Final = 600.0
 GRACE_S: Final = 60.0  # for workers that are being started when the wait is over
 DOUBT_S: Final = 60.0  # after a slot has lost its place
+MOVE_S: Final = 120.0  # for a run that is to save and leave, before its workers' places are taken from it
 LEFT: Final = "left"  # the loop ended by itself: the study is over, or the worker has grown
 PARKED: Final = "parked"  # the cluster has no room for the slot
 
@@ -49,6 +49,8 @@ class SlotPool:
     import torch and Ray Train for half of a slot's cold start. Slots come and go with the cluster: up to ``most`` are
     started while there is room, and one that finds none waits for it, or goes when there are others.
 
+    ``resources`` are fields of `ResourcesConfig`: workers, cpus_per_worker, gpus_per_worker, concurrent.
+
     Attributes:
         failure: why no slot can work any more; empty while one can.
         lacks_room: it is room in the cluster that was missing for ``wait_s`` seconds.
@@ -59,19 +61,16 @@ class SlotPool:
         self,
         count: int,
         *,
-        workers: int,
-        cpus_per_worker: float,
-        gpus_per_worker: float,
         scratch: Path,
         most: int | None = None,
         wait_s: float = WAIT_S,
         tell: Callable[[str], None] = logger.warning,
+        share: Callable[[Capacity], Capacity] = lambda available: available,
+        **resources: Any,
     ) -> None:
-        self.switchboard = _start_actor(Switchboard, max_concurrency=10_000)
-        self._resources = ResourcesConfig(
-            workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
-        )
-        self._scratch, self._wait_s, self._tell = scratch, wait_s, tell
+        self.switchboard = start_actor(Switchboard, max_concurrency=10_000)
+        self._resources = ResourcesConfig(**resources)
+        self._scratch, self._wait_s, self._tell, self._share = scratch, wait_s, tell, share
         self._mark = None if is_copy(scratch) else leave_mark(scratch)
         self.most = count if most is None else most
         self.failure, self.lacks_room = "", False
@@ -80,15 +79,18 @@ class SlotPool:
         self._fits: dict[int, threading.Thread] = {}
         self._seeking: set[int] = set()
         self._parked: set[int] = set()
-        self._moving: set[int] = set()
+        self._sizes: dict[int, int] = {}
+        self._sizing = Sizing()
+        self._moving: dict[int, float] = {}
         self._without_room_since: float | None = None
         self._was_too_wide, self._lean_looks = False, 0
         self._lost_at, self._last_end = -math.inf, ""
         self._looked = time.monotonic()
         self._ended: queue.Queue[tuple[int, str]] = queue.Queue()
         self._closing = threading.Event()
+        sizes = arrange(self._resources, share(capacity()), count)
         for slot in range(count):
-            self._start(slot)
+            self._start(slot, sizes[slot] if slot < len(sizes) else self._resources.sizes[0])
         self._watcher = threading.Thread(target=self._watch, name="slot-watcher", daemon=True)
         self._watcher.start()
 
@@ -127,7 +129,8 @@ class SlotPool:
                 self._give_back(slot)
         ray.kill(self.switchboard)
 
-    def _start(self, slot: int) -> None:
+    def _start(self, slot: int, size: int) -> None:
+        self._sizes[slot] = size
         self._starts[slot] = self._starts.get(slot, 0) + 1
         thread = threading.Thread(target=self._fit, args=(slot,), name=f"slot-{slot}", daemon=True)
         self._fits[slot] = thread
@@ -139,7 +142,14 @@ class SlotPool:
         try:
             self._seeking.add(slot)
             name = f"slot-{slot}-{uuid.uuid4().hex[:8]}"
-            if find_room(self._resources, name=name, give_up=lambda: self._closing.is_set() or slot in self._parked):
+            size = find_size(
+                self._resources,
+                self._sizes[slot],
+                name=name,
+                give_up=lambda: self._closing.is_set() or slot in self._parked,
+            )
+            if size:
+                self._sizes[slot] = size
                 self._seeking.discard(slot)
                 self._trainer(slot).fit()
             else:
@@ -155,7 +165,7 @@ class SlotPool:
         return slot_trainer(
             _loop,
             {"slot": slot, "switchboard": self.switchboard, "mark": self._mark},
-            resources=self._resources,
+            resources=self._resources.sized(self._sizes[slot]),
             name=f"slot-{slot}-{uuid.uuid4().hex[:8]}",
             scratch=str(self._scratch),
             watch=DeathWatch(self.switchboard, slot),
@@ -186,7 +196,7 @@ class SlotPool:
         del self._fits[slot]
         self._seeking.discard(slot)
         self._parked.discard(slot)
-        self._moving.discard(slot)
+        self._moving.pop(slot, None)
         epochs = self._give_back(slot)
         ray.get(self.switchboard.retire.remote(slot))
         if reason == PARKED:
@@ -209,34 +219,68 @@ class SlotPool:
         # The cluster's own table learns of a lost node after many seconds; who asks the nodes knows at once.
         in_doubt = time.monotonic() - self._lost_at < DOUBT_S
         leaving = draining_nodes()
-        self._moving |= set(ray.get(self.switchboard.leave.remote(leaving))) & set(self._fits) if leaving else set()
+        if leaving:
+            self._leaving(ray.get(self.switchboard.leave.remote(leaving)), since=math.inf)  # until the node goes
         available = capacity(without=leaving | (gone_nodes() if in_doubt else set()))
-        wanted = min(self.most, max(1, fitting_slots(self._resources, available)))
-        idle = [slot for slot in range(wanted) if slot not in self._fits and self._starts.get(slot, 0) < MAX_STARTS]
-        staying = len(set(self._fits) - self._moving)
-        for slot in idle[: max(0, wanted - staying)]:
-            self._start(slot)
+        wanted = arrange(self._resources, self._share(available), self.most) or [self._resources.sizes[0]]
+        self._resize(wanted)
         if not self._fits:
             self._give_up(self._last_end)
             return
-        self._shrink(len(set(self._fits) - self._moving) - wanted)
+        self._shrink(len(self._staying()) - len(wanted))
         self._watch_wait(available)
+
+    def _staying(self) -> dict[int, int]:
+        """The slots that do not have to go, with their workers."""
+        return {slot: self._sizes[slot] for slot in self._fits if slot not in self._moving}
+
+    def _leaving(self, slots: Iterable[int], *, since: float) -> None:
+        """These slots go when their runs have saved."""
+        self._moving |= {slot: since for slot in slots if slot in self._fits and slot not in self._moving}
+
+    def _move(self, slot: int, *, at_epoch: bool = False) -> None:
+        """Let a slot's run save and go on in the next slot that is free."""
+        ray.get(self.switchboard.move.remote(slot, at_epoch))
+        if not at_epoch:
+            self._leaving([slot], since=time.monotonic())
+
+    def _resize(self, wanted: list[int]) -> None:
+        """Start slots for which there is room, and move runs that have more workers than fit, or fewer."""
+        staying = self._staying()
+        changes = self._sizing.changes(
+            wanted,
+            staying,
+            settled=frozenset(staying) - self._seeking,
+            has_room=len(self._resources.sizes) > 1 and has_free(self._resources),
+            now=time.monotonic(),
+        )
+        idle = [slot for slot in range(len(wanted)) if slot not in self._fits]
+        sound = [slot for slot in idle if self._starts.get(slot, 0) < MAX_STARTS]
+        for slot, size in zip(sound, changes.start, strict=False):
+            self._start(slot, size)
+        for slot in changes.too_large:
+            self._move(slot)
+        if changes.grow is not None:
+            self._move(changes.grow, at_epoch=True)
 
     def _shrink(self, surplus: int) -> None:
         """Send slots away for which there is no room: those that wait for some first, then those that work.
 
-        When a node is lost, a slot may work where the loading tasks of another one need the processor. It ends when
-        two looks in a row agree; its run goes on from the last checkpoint, in the next slot that is free.
+        When a node is lost, a slot may work where the loading tasks of another one need the processor. It goes when
+        two looks in a row agree, with a checkpoint, and without one when its run does not come to a step's end.
         """
         waiting = sorted(self._seeking, reverse=True)[: max(0, surplus)]
         self._parked |= set(waiting)
         rest = surplus - len(waiting)
         if rest > 0 and self._was_too_wide:
-            for slot in sorted(set(self._fits) - self._seeking - self._moving, reverse=True)[:rest]:
+            for slot in sorted(set(self._staying()) - self._seeking, reverse=True)[:rest]:
+                self._move(slot)
+        self._was_too_wide = rest > 0
+        for slot, since in self._moving.items():
+            if time.monotonic() - since > MOVE_S:
                 group = ray.get(self.switchboard.dismiss.remote(slot))
                 if group:
                     remove_group(group)
-        self._was_too_wide = rest > 0
 
     def _watch_wait(self, available: Capacity) -> None:
         """The time without any slot that has found room is counted, and ends the study when it is too long."""
@@ -247,7 +291,7 @@ class SlotPool:
         self._lean_looks = self._lean_looks + 1 if is_seeking else 0
         if self._without_room_since is None and self._lean_looks < LEAN_LOOKS:
             return  # workers are being started, or the cluster is still making up its mind
-        missing = lacking(self._resources, available, ray.available_resources())  # type: ignore[no-untyped-call]
+        missing = lacking(fewest(self._resources), available, ray.available_resources())  # type: ignore[no-untyped-call]
         if self._without_room_since is None:
             self._without_room_since = time.monotonic()
             self._tell(f"no room for the workers of a run: {missing}; waiting for up to {self._wait_s:g} s")
@@ -266,14 +310,6 @@ def _loop(config: dict[str, Any]) -> None:
     from study.distributed.worker import slot_loop
 
     slot_loop(config)
-
-
-def _start_actor(kind: type, **options: Any) -> Any:
-    """An actor on the driver's node, which lives as long as the study, that takes no CPU from the workers."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote: Any = ray.remote
-    make = remote(num_cpus=0, scheduling_strategy=here, **options)
-    return make(kind).remote()
 
 
 def _answer(future: Any) -> tuple[str, Any]:

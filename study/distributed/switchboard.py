@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from study.distributed.flights import Events, Flight, finish
 from study.failures import last_words, retry_words
-from study.types import EpochResult, FailureKind, Retry, RunOutcome, RunSpec
+from study.types import EpochResult, FailureKind, RunOutcome, RunSpec
 
 TAKE_S: Final = 20.0  # a slot asks again after this time; ranks that wait for rank 0 must not wait for half an hour
 
@@ -41,6 +41,7 @@ class Switchboard:
         self._nodes: dict[int, frozenset[str]] = {}
         self._dismissed: set[int] = set()
         self._moves: dict[int, tuple[FailureKind, str] | None] = {}
+        self._ripe: set[int] = set()
         self._progress: dict[int, int] = {}
 
     # Called by the driver.
@@ -76,9 +77,8 @@ class Switchboard:
 
     async def open_room(self) -> None:
         """No further trial begins: from now on idle slots also take runs that are held back."""
-        async with self._changed:
-            self._has_room = True
-            self._changed.notify_all()
+        self._has_room = True
+        await self._tell()
 
     async def next_event(self, run_id: str) -> tuple[str, Any]:
         """What happened next: ``started`` (with None), ``epoch`` (EpochResult), ``retry`` or ``end`` (RunOutcome)."""
@@ -133,6 +133,7 @@ class Switchboard:
         """A slot has ended: the placement group that it may have left, and how many epochs it has brought."""
         self._dismissed.discard(slot)
         self._moves.pop(slot, None)
+        self._ripe.discard(slot)
         self._nodes.pop(slot, None)
         return self._groups.pop(slot, ""), self._progress.get(slot, 0)
 
@@ -152,6 +153,14 @@ class Switchboard:
                 self._moves.setdefault(slot, DRAINED)
         await self._tell()
         return [slot for slot, cause in self._moves.items() if cause == DRAINED]
+
+    async def move(self, slot: int, at_epoch: bool = False) -> None:
+        """A slot has to go, by no fault of its run: that saves, at once or at an epoch's end, and goes on elsewhere."""
+        if at_epoch:
+            self._ripe.add(slot)
+        else:
+            self._moves.setdefault(slot, None)
+        await self._tell()
 
     async def num_placed(self) -> int:
         """Slots whose workers are there."""
@@ -173,16 +182,18 @@ class Switchboard:
 
     async def close(self) -> None:
         """Let the slots leave their loops."""
-        async with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._closing = True
+        await self._tell()
 
     # Called by workers.
 
-    async def take(self, slot: int, wait_s: float = TAKE_S, kills: tuple[str, int] = ("", 0)) -> Taken:
+    async def take(
+        self, slot: int, wait_s: float = TAKE_S, *, kills: tuple[str, int] = ("", 0), workers: int = 0
+    ) -> Taken:
         """The next run for ``slot``; ``close`` when the study is over, ``again`` when there was none for a while.
 
-        ``kills`` are the worker's machine and how many processes it has killed for want of memory so far.
+        ``kills`` are the worker's machine and how many processes it has killed for want of memory so far; ``workers``
+        is how many the slot has.
 
         Ray does not cancel the call of a worker that died, so a newer ``take`` of a slot ends the older ones, which
         would swallow a run otherwise.
@@ -195,20 +206,19 @@ class Switchboard:
                     return "close", None
                 if self._turns[slot] != turn:
                     return "again", None
-                if slot in self._moves:
+                if self._has_to_go(slot):
                     return "close", None
                 flight = self._flights[(self._waiting or self._spare).popleft()]
         except TimeoutError:
             return "again", None
-        flight.slot, flight.kills = slot, kills
+        flight.slot, flight.kills, flight.workers = slot, kills, workers
         flight.events.put_nowait(("started", None))
         return "run", flight.spec
 
     async def retire(self, slot: int, kills: tuple[str, int] = ("", 0)) -> int:
         """End every older ``take`` of a slot and release its run; the number of the turn that begins now."""
         turn = self._turns[slot] = self._turns.get(slot, 0) + 1
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
         await self.release(slot, kills)
         return turn
 
@@ -248,7 +258,6 @@ class Switchboard:
 
     async def _try_again(self, flight: Flight, kind: FailureKind, reason: str, *, can_shrink: bool = True) -> None:
         """Once more from its last checkpoint, as often as the study file says; then the run has failed."""
-        flight.slot = None
         spec, used, allowed = flight.spec, flight.failed.get(kind, 0), flight.spec.retries.get(kind, 0)
         if used >= allowed or (kind == "out_of_memory" and not can_shrink):
             text = last_words(kind, reason, tries=used + 1, parts=spec.parts)
@@ -258,13 +267,13 @@ class Switchboard:
         flight.failed[kind] = used + 1
         parts = spec.parts * PARTS if kind == "out_of_memory" else spec.parts
         text = retry_words(kind, reason, turn=f"{used + 1} of {allowed}", parts=parts)
-        retry = Retry(kind=kind, text=text, parts=parts, attempt=spec.attempt, epoch=flight.last_epoch)
         flight.spec = replace(spec, parts=parts)
-        flight.events.put_nowait(("retry", retry))
+        flight.events.put_nowait(("retry", flight.retry(kind, text)))
         await self._queue_again(flight)
 
     async def _queue_again(self, flight: Flight) -> None:
         """From its last checkpoint; what an older attempt still reports counts no more."""
+        flight.slot = None
         decided = [epoch for epoch, decision in flight.decisions.items() if decision.done()]
         known = max([flight.spec.reported_epoch, *decided])
         flight.spec = replace(flight.spec, attempt=flight.spec.attempt + 1, reported_epoch=known)
@@ -285,7 +294,10 @@ class Switchboard:
             if flight.slot is not None:
                 self._progress[flight.slot] = self._progress.get(flight.slot, 0) + 1
             flight.events.put_nowait(("epoch", result))
-        return await flight.decision(result.epoch)
+        go_on = await flight.decision(result.epoch)
+        if go_on and flight.slot in self._ripe:
+            await self.move(flight.slot)
+        return go_on
 
     async def end(self, run_id: str, attempt: int, outcome: RunOutcome) -> None:
         """A worker reports how a run ended; reports of attempts that were replaced are dropped."""
@@ -294,10 +306,12 @@ class Switchboard:
             return
         has_moved = outcome.state == "waiting" and flight.slot in self._moves and not self._interrupted.is_set()
         cause = self._moves.get(flight.slot) if has_moved and flight.slot is not None else None
-        if cause is not None:
+        if not has_moved:
+            finish(flight, outcome)
+        elif cause is not None:
             await self._try_again(flight, *cause)
         else:
-            finish(flight, outcome)
+            await self._queue_again(flight)
 
     async def wait_stop(self, slot: int) -> bool:
         """Returns when the run of a slot is to save and end: the study is being interrupted, or the slot has to go."""
@@ -310,7 +324,10 @@ class Switchboard:
 
     def _has_news(self, slot: int, turn: int) -> bool:
         is_work = bool(self._waiting) or (self._has_room and bool(self._spare))
-        return self._closing or self._turns[slot] != turn or slot in self._moves or is_work
+        return self._closing or self._turns[slot] != turn or self._has_to_go(slot) or is_work
+
+    def _has_to_go(self, slot: int) -> bool:
+        return slot in self._moves or slot in self._ripe
 
     def _forget(self, run_id: str) -> None:
         flight = self._flights.get(run_id)

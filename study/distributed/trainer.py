@@ -37,12 +37,12 @@ def slot_trainer(
 
     ``watch`` is a callback that hears of deaths; a group that finds no place is the caller's business.
     """
-    gpus = resources.gpus_per_worker
+    gpus, workers = resources.gpus_per_worker, resources.most_workers
     per_worker = {"CPU": resources.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
     return SlotTrainer(
         loop,
         train_loop_config=config,
-        scaling_config=ScalingConfig(num_workers=resources.workers, use_gpu=gpus > 0, resources_per_worker=per_worker),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=per_worker),
         run_config=RunConfig(
             name=name,
             storage_path=scratch,

@@ -16,12 +16,14 @@ from study.config import StudyConfig, config_yaml, span_seconds
 from study.data.files import shown
 from study.data.folds import fold_problem
 from study.data.shards import open_dataset
+from study.distributed.claims import Share, shared_cluster
 from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
-from study.distributed.preflight import count_slots, most_slots
+from study.distributed.preflight import count_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
 from study.distributed.searching import Observe, Search, run_search
 from study.distributed.sharing import check_shared, folders_to_share
+from study.distributed.sizes import most_slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
 from study.errors import EnvironmentFault, InputError, InterruptedStudy, StudyError
@@ -163,11 +165,10 @@ def _check_dataset(config: StudyConfig, ledger: Ledger) -> str:
 def _run_stages(search: Search) -> None:
     config = search.config
     remaining = left_to_search(search.ledger)
-    concurrent = count_slots(config, capacity())
-    search.observe(Event(kind="stage", text=f"starting {concurrent} worker slot{'s' if concurrent > 1 else ''}"))
     with (
         _scratch(search.study_dir) as scratch,
-        _pool(config, concurrent, scratch=scratch, observe=search.observe) as pool,
+        shared_cluster(config, tell=lambda text: search.observe(Event(kind="warning", text=text))) as share,
+        _pool(config, share, scratch=scratch, observe=search.observe) as pool,
         _interrupting(search, pool),
     ):
         if config.pseudo is not None:
@@ -298,15 +299,20 @@ def _scratch(study_dir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _pool(config: StudyConfig, count: int, *, scratch: Path, observe: Observe) -> Iterator[SlotPool]:
+def _pool(config: StudyConfig, share: Share, *, scratch: Path, observe: Observe) -> Iterator[SlotPool]:
     resources = config.resources
+    available = capacity()
+    count = count_slots(config, available, share(available))
+    observe(Event(kind="stage", text=f"starting {count} worker slot{'s' if count > 1 else ''}"))
     pool = SlotPool(
         count,
         workers=resources.workers,
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=resources.gpus_per_worker,
+        share=share,
         scratch=scratch,
         most=most_slots(config),
+        concurrent=resources.concurrent,
         wait_s=span_seconds(resources.wait) or 0.0,
         tell=lambda text: observe(Event(kind="warning", text=text)),
     )

@@ -61,7 +61,8 @@ def slot_loop(config: dict[str, Any]) -> None:
         has_grown = first_bytes and resident_bytes() > first_bytes + GROWTH_BYTES
         taken: Taken = ("close", None)
         if rank == 0 and not has_grown:
-            taken = ray.get(switchboard.take.remote(slot, kills=(platform.node(), kernel_kills())))
+            kills = (platform.node(), kernel_kills())
+            taken = ray.get(switchboard.take.remote(slot, kills=kills, workers=world_size))
         order, spec = _same_on_all_ranks(taken, world_size)
         if order == "close":
             return
@@ -184,7 +185,7 @@ def _report_fault(spec: RunSpec, link: _Link, error: Exception) -> None:
 
 def _smaller(config: StudyConfig, parts: int) -> int:
     """Micro-batches of a rank's share of a batch, ``parts`` times those of the study file; at least an image each."""
-    return min(parts * config.train.accumulate, max(1, config.train.batch_size // config.resources.workers))
+    return min(parts * config.train.accumulate, max(1, config.train.batch_size // config.resources.most_workers))
 
 
 def execute(spec: RunSpec, link: _Link) -> RunOutcome:
@@ -226,7 +227,8 @@ def _execute_in(directory: Path, spec: RunSpec, link: _Link) -> RunOutcome:
         remote.bring_file(directory.parent.parent, PSEUDO_FILE)
     pseudo = directory.parent.parent / PSEUDO_FILE if config.pseudo else None
     parts, plan = build_run(config, seed=spec.seed, fold=spec.fold, fingerprint=spec.fingerprint, pseudo=pseudo)
-    parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts)))
+    shares = max(config.resources.most_workers, link.world_size)
+    parts = replace(parts, settings=replace(parts.settings, accumulate=_smaller(config, spec.parts), shares=shares))
     is_first = link.rank == 0
     if spec.kind == "evaluate":
         return _test(parts, directory, link, sampling=mc_dropout_of(config, seed=spec.seed))

@@ -163,4 +163,4 @@ def _space_of(space: Any) -> SearchSpace:
 def _devices_of(config: StudyConfig) -> dict[str, float]:
     """Workers and GPUs of one run, for its cost."""
     resources = config.resources
-    return {"workers": resources.workers, "gpus": resources.workers * resources.gpus_per_worker}
+    return {"workers": resources.most_workers, "gpus": resources.most_gpus}

@@ -61,7 +61,7 @@ def row_of(
     metrics = _metrics(trial, outcome, at_epoch=epochs[shown].metrics if shown in epochs else {}, runs=len(keys))
     missed = violations(metrics, constraints or {}) if trial.state == TrialState.COMPLETE else {}
     devices, every = trial.user_attrs.get("devices", {}), [one for of in by_run.values() for one in of.values()]
-    seconds = sum(result.seconds for result in every)
+    whole = _whole_seconds(every, most := float(devices.get("workers", 1)))
     return TrialRow(
         trial=str(trial.number),
         state=STATES[trial.state],
@@ -78,12 +78,17 @@ def row_of(
         values=values,
         violations={name: excess for name, excess in missed.items() if excess > 0},
         repeats=str(trial.user_attrs.get("repeats", "")),
-        seconds=seconds,
-        device_seconds=seconds * float(devices.get("gpus") or devices.get("workers", 1)),
-        gpu_seconds=seconds * float(devices.get("gpus", 0.0)),
+        seconds=sum(result.seconds for result in every),
+        device_seconds=whole * float(devices.get("gpus") or most),
+        gpu_seconds=whole * float(devices.get("gpus", 0.0)),
         images=sum(result.images for result in every),
         runs=tuple(_run_rows(trial, by_run, metric=metric, mode=mode)) if len(keys) > 1 else (),
     )
+
+
+def _whole_seconds(epochs: Sequence[EpochResult], most: float) -> float:
+    """Seconds with all workers that cost as much; an epoch with fewer than ``most`` cost as many devices less."""
+    return sum(result.seconds * (result.workers or most) for result in epochs) / most
 
 
 def _metrics(trial: FrozenTrial, outcome: RunOutcome, *, at_epoch: Mapping[str, float], runs: int) -> dict[str, float]:

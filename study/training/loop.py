@@ -175,6 +175,7 @@ def _finish_epoch(run: Run, *, started: float) -> EpochResult:
         images=settings.steps_per_epoch * settings.batch_size,
         seconds=time.monotonic() - started,
         batches=run.batches.end_epoch(),
+        workers=world_size(),
     )
     run.history.append(result)
     run.losses.restart()

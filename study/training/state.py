@@ -94,6 +94,11 @@ def prepare_run(parts: RunParts, *, directory: Path, attempt: int, device: torch
         TrainingFault: the ranks found checkpoints of different steps.
     """
     settings, network = parts.settings, parts.network
+    if settings.shares % world_size():
+        raise StudyError(
+            f"{world_size()} workers for a batch in {settings.shares} shares; expected a number that divides them",
+            "change resources.workers",
+        )
     precision = resolve_precision(settings.precision, device)
     network.to(device)
     channels_last = device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last

@@ -1,7 +1,8 @@
 """One step of training: forward, loss, backward, clip, update; of the whole local batch or of micro-batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ from study.training.parts import Batch
 from study.training.state import Run, rank, world_size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A micro-batch: of which share of the global batch, and its number there; None where the share is not cut."""
+
+    batch: Batch
+    share: int
+    number: int | None
+
+
 def train_step(run: Run, batch: Batch) -> None:
     """One update; ``run.losses`` is told the global loss.
 
@@ -24,7 +34,6 @@ def train_step(run: Run, batch: Batch) -> None:
         TrainingFault: a loss is not finite; see ``LossWatch`` for when that is found.
     """
     settings = run.settings
-    seed_step(settings.seed, run.step, rank())
     rate = learning_rate(run.step, settings, run.values)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
@@ -73,37 +82,74 @@ def _backward(run: Run, batch: Batch) -> Tensor:
 
     DDP averages gradients over ranks while the loss is already global, hence the factor of the world size.
     """
-    if run.settings.accumulate == 1:
-        loss: Tensor = run.parts.criterion(_forward(run, batch), batch.labels_n, batch.weights_n)
+    parts = _parts(run, batch)
+    if len(parts) == 1:
+        loss: Tensor = run.parts.criterion(_forward(run, parts[0]), batch.labels_n, batch.weights_n)
         run.clock.mark("loss")
         run.scaler.scale(loss * world_size()).backward()  # type: ignore[no-untyped-call]
         run.clock.mark("backward")
         return loss.detach()
-    parts = batch.split(run.settings.accumulate)
     if isinstance(run.parts.criterion, AdditiveCriterion):
         return _backward_of_sum(run, run.parts.criterion, parts)
     return _backward_twice(run, parts)
 
 
-def _backward_of_sum(run: Run, criterion: AdditiveCriterion, parts: Sequence[Batch]) -> Tensor:
+def _parts(run: Run, batch: Batch) -> list[_Part]:
+    """The micro-batches of this rank: those of its share of the global batch, or of its shares.
+
+    With fewer workers than the run may have, each computes the shares of several, one after the other: in memory, in
+    what is normalised together and in what drops, a share is what it is where it has a worker of its own.
+    """
+    own = max(1, run.settings.shares // world_size())
+    return [
+        _Part(batch=part, share=rank() * own + place, number=None if run.settings.accumulate == 1 else number)
+        for place, share in enumerate(batch.split(own))
+        for number, part in enumerate(share.split(run.settings.accumulate))
+    ]
+
+
+def _in_turn(run: Run, parts: Sequence[_Part]) -> Iterator[tuple[bool, _Part]]:
+    """Each part, and whether it is the last one, which exchanges gradients.
+
+    Running statistics move with the first share alone, as they do where each share has a rank and rank 0's are kept.
+    """
+    kept: list[Tensor] = []
+    for number, part in enumerate(parts):
+        if part.share != parts[0].share and not kept:
+            kept = [buffer.clone() for buffer in run.network.buffers()]
+        yield number == len(parts) - 1, part
+    if kept:
+        _put_back(run, kept)
+
+
+def _put_back(run: Run, kept: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, before in zip(run.network.buffers(), kept, strict=True):
+            buffer.copy_(before)
+
+
+def _backward_of_sum(run: Run, criterion: AdditiveCriterion, parts: Sequence[_Part]) -> Tensor:
     """Micro-batches one after the other, each with its share of the divisor of the whole global batch.
 
     The mean of their means is another loss where micro-batches differ in size, class weights or sample weights.
     """
-    share_p = criterion.accumulation_factors([(part.labels_n, part.weights_n) for part in parts])
+    share_p = criterion.accumulation_factors([(part.batch.labels_n, part.batch.weights_n) for part in parts])
     total = torch.zeros((), device=run.device)
-    for number, part in enumerate(parts):
-        with _synchronised(run, is_last=number == len(parts) - 1):
-            loss = criterion(_forward(run, part, number=number), part.labels_n, part.weights_n)
-            loss = loss * share_p[number].to(loss.dtype)
+    empty = criterion.num_empty.clone()
+    for (is_last, part), factor in zip(_in_turn(run, parts), share_p, strict=True):
+        with _synchronised(run, is_last=is_last):
+            loss = criterion(_forward(run, part), part.batch.labels_n, part.batch.weights_n)
+            loss = loss * factor.to(loss.dtype)
             run.clock.mark("loss")
             run.scaler.scale(loss * world_size()).backward()
             run.clock.mark("backward")
         total = total + loss.detach()
+    # A batch is without weight when all of its parts are.
+    criterion.num_empty.copy_(empty + (criterion.num_empty - empty == len(parts)))
     return total
 
 
-def _backward_twice(run: Run, parts: Sequence[Batch]) -> Tensor:
+def _backward_twice(run: Run, parts: Sequence[_Part]) -> Tensor:
     """Micro-batches for a loss of the whole batch: all outputs first, then each part again, with its gradient.
 
     The loss and its gradient by the outputs are those of the whole global batch; the second pass repeats the dropout of
@@ -112,30 +158,29 @@ def _backward_twice(run: Run, parts: Sequence[Batch]) -> Tensor:
     """
     kept = [buffer.clone() for buffer in run.network.buffers()]
     with torch.no_grad(), _synchronised(run, is_last=False):
-        outputs = [_forward(run, part, number=number) for number, part in enumerate(parts)]
-        for buffer, before in zip(run.network.buffers(), kept, strict=True):
-            buffer.copy_(before)
+        outputs = [_forward(run, part) for part in parts]
+    _put_back(run, kept)
     logits_no = torch.cat(outputs).requires_grad_()
-    weights = [part.weights_n for part in parts if part.weights_n is not None]
+    weights = [part.batch.weights_n for part in parts if part.batch.weights_n is not None]
     loss: Tensor = run.parts.criterion(
-        logits_no, torch.cat([part.labels_n for part in parts]), torch.cat(weights) if weights else None
+        logits_no, torch.cat([part.batch.labels_n for part in parts]), torch.cat(weights) if weights else None
     )
     (slope_no,) = torch.autograd.grad(run.scaler.scale(loss * world_size()), logits_no)
-    slopes = torch.split(slope_no, [len(part.labels_n) for part in parts])
+    slopes = torch.split(slope_no, [len(part.batch.labels_n) for part in parts])
     run.clock.mark("loss")
-    for number, (part, slope_mo) in enumerate(zip(parts, slopes, strict=True)):
-        with _synchronised(run, is_last=number == len(parts) - 1):
-            outputs_mo = _forward(run, part, number=number)
+    for (is_last, part), slope_mo in zip(_in_turn(run, parts), slopes, strict=True):
+        with _synchronised(run, is_last=is_last):
+            outputs_mo = _forward(run, part)
             outputs_mo.backward(slope_mo)  # type: ignore[no-untyped-call]
             run.clock.mark("backward")
     return loss.detach()
 
 
-def _forward(run: Run, batch: Batch, *, number: int | None = None) -> Tensor:
-    """Outputs [N, O]; micro-batches carry their ``number``, on which their dropout depends."""
-    if number is not None:
-        seed_step(run.settings.seed, run.step, rank(), number)
-    images_nchw = to_input(batch.images_nchw)
+def _forward(run: Run, part: _Part) -> Tensor:
+    """Outputs [N, O], whose dropout depends on the share and on the number of the part."""
+    own = () if part.number is None else (part.number,)
+    seed_step(run.settings.seed, run.step, part.share, *own)
+    images_nchw = to_input(part.batch.images_nchw)
     if run.channels_last:
         images_nchw = images_nchw.contiguous(memory_format=torch.channels_last)
     forward = run.model if run.forward is None else run.forward

@@ -18,6 +18,7 @@ from study.config import StudyConfig
 from study.distributed import slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import make_spec
+from tests.metadata import MetadataService
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 STEPS = 12  # of an epoch of 48 images in batches of 4
@@ -65,7 +66,7 @@ def slow_loop(config):
     def slow(run, batch):
         with (Path(run.directory) / "steps.txt").open("a") as file:
             file.write(f"{run.step}\n")
-        time.sleep(0.06)
+        time.sleep({"rough": 0.06, "elastic": 0.2}.get(Path(run.directory).name.partition("-")[0], 0.0))
         step(run, batch)
 
     loop.train_step = slow
@@ -73,14 +74,20 @@ def slow_loop(config):
 
 
 @pytest.fixture
-def pool(cluster, tmp_path, monkeypatch):
-    """A slot whose steps are slow."""
+def slowly(monkeypatch):
+    """Slots that start now have slow steps."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(slots, "_loop", slow_loop)
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def pool(cluster, slowly, tmp_path):
+    """A slot whose steps are slow."""
     pool = SlotPool(1, workers=1, cpus_per_worker=0.9, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
     yield pool
     pool.close()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def add_node(cpus):
@@ -112,13 +119,14 @@ def wait_until(condition, what, timeout=60):
 
 
 @pytest.fixture
-def visitor(cluster):
-    """A second node, on which alone there is room: its id, how it is killed, and how this node is freed."""
+def visitor(cluster, request):
+    """A second node: its id, how it is killed, and how this node is freed, of which little is left."""
     here, home = alive_nodes(), ray.get_runtime_context().get_node_id()
     at_home = NodeAffinitySchedulingStrategy(home, soft=False)
-    occupant = Occupant.options(num_cpus=2, scheduling_strategy=at_home).remote()
+    taken, cpus = getattr(request, "param", (2, 2))
+    occupant = Occupant.options(num_cpus=taken, scheduling_strategy=at_home).remote()
     assert ray.get(occupant.node.remote()) == home
-    node = add_node(2)
+    node = add_node(cpus)
     wait_until(lambda: len(alive_nodes()) == len(here) + 1, "the second node does not come")
     try:
         yield (alive_nodes() - here).pop(), node, lambda: ray.kill(occupant)
@@ -190,3 +198,60 @@ def test_a_node_that_leaves_costs_what_was_not_saved(visitor, pool, config, tmp_
         [dict(epoch.metrics) for epoch in states[1].history]
     )
     assert all(torch.equal(states[0].model[key], states[1].model[key]) for key in states[0].model)
+
+
+def losses_of(spec):
+    """The losses of every epoch, and how many workers each had."""
+    history = checkpoint.load_last(Path(spec.directory)).history
+    return [(epoch.metrics["train/loss"], epoch.metrics["val/loss"]) for epoch in history], [
+        epoch.workers for epoch in history
+    ]
+
+
+@pytest.mark.parametrize("visitor", [(1.3, 1)], indirect=True)
+def test_a_run_goes_on_with_fewer_workers(visitor, slowly, config, tmp_path):
+    """The batches, the loss, the normalisation or the steps are others with one worker than with two."""
+    node_id, _, _ = visitor
+    raw = config.model_dump(mode="json")
+    raw["train"] |= {"epochs": 12, "batch_size": 12}
+    raw["resources"] |= {"workers": [1, 2], "cpus_per_worker": 0.4}
+    raw["optim"] |= {"name": "sgd", "lr": 0.01}
+    elastic = StudyConfig.model_validate(raw)
+    specs = {name: make_spec(tmp_path, name, 0, config=elastic, attempt=1) for name in ("one", "two", "elastic")}
+    for name, workers in (("one", 1), ("two", 2)):
+        pool = SlotPool(1, workers=workers, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / name)
+        assert run_one(pool, specs[name])[-1][1].state == "complete"
+        pool.close()
+
+    # The nodes of this cluster have one address, so the watcher is told which of them goes.
+    cloud = MetadataService()
+    words = ["--cloud", "gcp", "--url", cloud.url, "--node-id", node_id, "--every", "0.5"]
+    words += ["--address", ray.get_runtime_context().gcs_address]
+    watcher = subprocess.Popen([sys.executable, "-m", "study.distributed.preemption", *words])
+
+    def change(kind, payload):
+        if kind == "epoch" and payload.epoch == 2:
+            cloud.pages["/computeMetadata/v1/instance/preempted"] = "TRUE"
+            assert watcher.wait(timeout=120) == 0
+
+    pool = SlotPool(1, workers=(1, 2), cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    try:
+        events = run_one(pool, specs["elastic"], change)
+    finally:
+        watcher.kill()
+        watcher.wait()
+        cloud.server.shutdown()
+        pool.close()
+    assert events[-1][1].state == "complete", events[-1][1].reason
+    told = [payload for kind, payload in events if kind == "epoch"]
+    assert [result.epoch for result in told] == list(range(1, 13))
+    retries = [payload for kind, payload in events if kind == "retry"]
+    assert [(retry.kind, retry.workers) for retry in retries] == [("preempted", 2)]
+    curves = {name: losses_of(spec) for name, spec in specs.items()}
+    assert set(curves["one"][1]) == {1}
+    assert set(curves["two"][1]) == {2}
+    numbers = curves["elastic"][1]
+    assert numbers == sorted(numbers, reverse=True), numbers
+    assert set(numbers) == {1, 2}
+    for name in ("one", "elastic"):
+        assert torch.allclose(torch.tensor(curves[name][0]), torch.tensor(curves["two"][0]), rtol=1e-4), name

@@ -222,10 +222,10 @@ def narrow_loop(config):
 
     forward = step._forward
 
-    def narrow(run, batch, **options):
-        if len(batch.labels_n) > 6:
+    def narrow(run, part):
+        if len(part.batch.labels_n) > 6:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return forward(run, batch, **options)
+        return forward(run, part)
 
     step._forward = narrow
     worker.slot_loop(config)

@@ -216,7 +216,7 @@ def test_the_table_of_failures_by_cause():
     assert all(one["fix"] for one in records)
     assert attempt_records(result)["0"] == {
         "attempts": 2,
-        "retries": [{"kind": "preempted", "epoch": 2, "text": "lost"}],
+        "retries": [{"kind": "preempted", "epoch": 2, "text": "lost", "workers": 0}],
     }
     assert set(attempt_records(result)) == {"0", "3"}
     calm = StudyResult(study="s", state="done", metric="val/qwk", mode="max", rows=(row(0, "complete"),))

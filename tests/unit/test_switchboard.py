@@ -472,3 +472,42 @@ def test_a_slot_that_waits_for_work_on_a_node_that_is_drained_leaves_at_once():
         return await taking
 
     assert play(scene) == ("close", None)
+
+
+@pytest.mark.parametrize("at_epoch", [False, True])
+def test_a_run_that_is_moved_has_not_failed(at_epoch):
+    """It counts as a retry, is told an epoch twice, or is stopped in mid-epoch although that can wait."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec(retries=dict.fromkeys(RETRIES, 0)))
+        await board.take(0, workers=2)
+        stop = asyncio.create_task(board.wait_stop(0))
+        await board.move(0, at_epoch)
+        await soon()
+        assert stop.done() is not at_epoch
+        await board.decide("0-s0", 1, True)
+        assert await board.epoch("0-s0", 1, epoch(1)) is True
+        await soon()
+        assert stop.done()
+        await board.end("0-s0", 1, RunOutcome(state="waiting"))
+        assert await board.take(0) == ("close", None)
+        _, again = await board.take(1, workers=1)
+        await board.end("0-s0", again.attempt, RunOutcome(state="complete"))
+        events = [await board.next_event("0-s0") for _ in range(4)]
+        return [kind for kind, _ in events], again.reported_epoch
+
+    assert play(scene) == (["started", "epoch", "started", "end"], 1)
+
+
+def test_a_retry_says_how_many_workers_the_attempt_had():
+    """Nobody can tell afterwards how many workers an attempt had."""
+
+    async def scene():
+        board = Switchboard()
+        await board.submit(spec())
+        await board.take(0, workers=4)
+        await board.lose(0, "preempted", "gone")
+        return [await board.next_event("0-s0") for _ in range(2)][1][1]
+
+    assert play(scene).workers == 4

@@ -164,7 +164,7 @@ def _statistics(evidence: Evidence) -> str:
 def _software(evidence: Evidence) -> str:
     known = [f"{name} {version}" for name, version in versions().items() if version != "not installed"]
     resources = evidence.config.resources
-    gpus = resources.workers * resources.gpus_per_worker
+    gpus = resources.most_gpus
     device = f"{gpus:g} GPUs a run" if gpus else "CPUs alone"
     fingerprint = evidence.ledgered.fingerprint or "not recorded"
     return (

@@ -140,6 +140,7 @@ def test_budget_is_not_the_rest_of_the_search() -> None:
         "resources.gpus_per_worker",
         "resources.cpus_per_worker",
         "resources.concurrent",
+        "resources.priority",
         "resources.wait",
     ]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
-from study.config import PrunerConfig
+from study.config import PrunerConfig, ResourcesConfig
 from study.ledger import Ledger
 from study.types import EpochResult, RunKey, RunOutcome
 
@@ -66,7 +66,7 @@ def config_of(search, *, seed=7, epochs=4, keys=None):
         num_trials=shown.trials,
         metrics=shown.metrics,
         run_keys=keys or (RunKey(seed=seed),),
-        resources=SimpleNamespace(workers=1, gpus_per_worker=0),
+        resources=ResourcesConfig(),
     )
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
+from study.config import ResourcesConfig
 from study.ledger import ALGORITHMS, Ledger
 from study.types import EpochResult, RunOutcome
 
@@ -272,7 +273,7 @@ def test_budgets(tmp_path, tools, budget, trials, word):
     limits = SimpleNamespace(**{"hours": None, "gpu_hours": None, "target": None, "no_better_in": None} | budget)
     config = tools.make_config(trials=None, pruner="none", space=NUMBERS, budget=limits)
     config.num_trials = 0
-    config.resources = SimpleNamespace(workers=2, gpus_per_worker=1)
+    config.resources = ResourcesConfig(workers=2, gpus_per_worker=1)
     ledger = Ledger.open(tools.make_url(tmp_path), config=config)
     for value in (0.5, 0.6, 0.8, 0.7, 0.75, 0.9):
         trial = ledger.next_trial()
@@ -287,6 +288,22 @@ def test_budgets(tmp_path, tools, budget, trials, word):
     assert again.left() == 0
     assert word in again.over
     assert all(row.device_seconds == 4.0 and row.images == 8 for row in again.rows())
+
+
+def test_epochs_cost_the_workers_that_they_had(tmp_path, tools):
+    """A run that went on with fewer workers costs as much as with all of them."""
+    config = tools.make_config(trials=1, pruner="none", space=NUMBERS)
+    config.resources = ResourcesConfig(workers=[1, 4], gpus_per_worker=0.5)
+    ledger = Ledger.open(tools.make_url(tmp_path), config=config)
+    trial = ledger.next_trial()
+    for epoch, workers in enumerate((4, 1, 0), start=1):  # 0: not kept, as by an earlier version
+        ledger.report(
+            trial.number, EpochResult(epoch=epoch, metrics={METRIC: 0.5}, images=8, seconds=10.0, workers=workers)
+        )
+    ledger.finish(trial.number, RunOutcome(state="complete", best_epoch=1))
+    (row,) = ledger.rows()
+    assert (row.seconds, row.gpu_seconds, row.device_seconds) == (30.0, 45.0, 45.0)
+    assert [result.workers for result in ledger.epochs(trial.number)] == [4, 1, 0]
 
 
 def test_hours_add_up_over_sessions(tmp_path, tools, monkeypatch):
