@@ -1,6 +1,5 @@
 """A driver that is stopped or killed leaves nothing in the cluster that it had joined; one that loses its own tells."""
 
-import contextlib
 import json
 import os
 import secrets
@@ -8,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+
+from tests.processes import descendants, title
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 HEAD = """
@@ -72,8 +72,8 @@ def test_a_study_whose_own_cluster_dies_says_so_and_goes_on(cli, small_file, dae
     while not (journal.exists() and '"kind": "epoch"' in journal.read_text()):
         assert process.poll() is None, (cli.folder / "out.txt").read_text()
         time.sleep(0.1)
-    family = descendants(process.pid)
-    victim = next(pid for pid, command in family.items() if command.split("\0")[0].endswith(f"/{daemon}"))
+    family = {pid: title(pid) for pid in descendants(process.pid)}
+    victim = next(pid for pid, name in family.items() if name.endswith(f"/{daemon}"))
     shot = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     assert process.wait(timeout=50) == 1
@@ -83,32 +83,7 @@ def test_a_study_whose_own_cluster_dies_says_so_and_goes_on(cli, small_file, dae
     assert f"study resume {name}" in said
     assert "Traceback" not in said
     deadline = time.monotonic() + 30
-    while any(is_alive(pid, command) for pid, command in family.items()):
+    while [pid for pid, name in family.items() if name and title(pid) == name]:
         assert time.monotonic() < deadline, "processes of the cluster outlive the driver"
         time.sleep(0.5)
     assert cli("resume", name).returncode == 0
-
-
-def descendants(root):
-    """The command lines of all processes below one."""
-    below, commands = {root}, {}
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        if not more:
-            break
-        below |= more
-    for pid in below - {root}:
-        with contextlib.suppress(OSError):
-            commands[pid] = Path(f"/proc/{pid}/cmdline").read_text()
-    return commands
-
-
-def is_alive(pid, command):
-    """Whether a process still runs that command."""
-    with contextlib.suppress(OSError):
-        return bool(command) and Path(f"/proc/{pid}/cmdline").read_text() == command
-    return False
