@@ -12,9 +12,9 @@ from study.data.sources import read_source
 def table(tmp_path):
     """Writes lines as t.csv and reads them as a source."""
 
-    def read(*lines: str, name: str = "t.csv", encoding: str = "utf-8"):
+    def read(*lines: str, name: str = "t.csv", encoding: str = "utf-8", **options: bool):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding=encoding)
-        return read_source("table", tmp_path, table=name, name="clinic")
+        return read_source("table", tmp_path, table=name, name="clinic", **options)
 
     return read
 
@@ -169,8 +169,10 @@ class TestTable:
         assert "column patient_id holds fractions" in message_of(read_source, "table", tmp_path, table="f.parquet")
 
     def test_paths(self, tmp_path, table):
-        """An absolute path or a URI is moved under the root."""
-        manifest = table("path,patient_id,label", "/data/a.png,1,0", "b.png,2,0", "s3://store/c.png,3,0")
+        """An absolute path or a URI is moved under the root, or read although it lies elsewhere."""
+        lines = ("path,patient_id,label", "/data/a.png,1,0", "b.png,2,0", "s3://store/c.png,3,0")
+        assert "2 of 3 files lie outside of its root" in message_of(table, *lines)
+        manifest = table(*lines, allow_outside=True)
         assert list(manifest["path"]) == ["/data/a.png", str(tmp_path / "b.png"), "s3://store/c.png"]
 
     def test_other_truths(self, table):
