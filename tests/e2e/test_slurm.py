@@ -63,7 +63,7 @@ def trials(file, studies):
     with contextlib.closing(
         Ledger.open(default_url(studies / "small"), config=load_config(file), read_only=True)
     ) as one:
-        return [(row.number, row.state) for row in one.rows()]
+        return [(int(row.trial), row.state) for row in one.rows()]
 
 
 def leftovers(slurm):
