@@ -39,6 +39,9 @@ RAY_ENVIRONMENT: Final = {
 }
 
 
+_leaving = threading.Event()  # the local cluster is being shut down, and its daemons end
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """What a cluster has in all: CPU cores, GPUs, and the largest node's share of each."""
@@ -84,9 +87,12 @@ def connected() -> Iterator[None]:
         yield
         return
     _start()
+    _leaving.clear()
     try:
         yield
     finally:
+        if not lost_daemon():
+            _leaving.set()
         _settle_data_threads()
         ray.shutdown()
 
@@ -94,8 +100,11 @@ def connected() -> Iterator[None]:
 def lost_daemon() -> str:
     """The daemon of the local cluster that has died, by name; empty while all live, and for a cluster of others.
 
-    Ray notices after 60 s and then aborts this process, in words that say nothing about the study.
+    Ray notices after 60 s and then aborts this process, in words that say nothing about the study. Daemons that end
+    because the cluster is being left are not lost.
     """
+    if _leaving.is_set():
+        return ""
     worker = sys.modules.get("ray._private.worker")
     node = getattr(worker, "_global_node", None)
     dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()

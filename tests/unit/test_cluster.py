@@ -1,5 +1,9 @@
 """How a study gets its Ray cluster."""
 
+import sys
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from study.distributed import cluster
@@ -46,3 +50,18 @@ def test_what_ray_says_is_told(monkeypatch, address, words):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(EnvironmentFault, match=f"{words}.*: no such port\n"):
         cluster._start()
+
+
+def test_daemons_that_end_with_the_cluster_are_not_lost(monkeypatch):
+    """A daemon is lost when it dies while the cluster is used, and not when it ends because the cluster is left."""
+    dead = []
+    node = SimpleNamespace(dead_processes=lambda: [(kind, None) for kind in dead])
+    monkeypatch.setitem(sys.modules, "ray._private.worker", SimpleNamespace(_global_node=node))
+    monkeypatch.setattr(cluster, "_leaving", threading.Event())
+    assert cluster.lost_daemon() == ""
+    dead.append("log_monitor")
+    assert cluster.lost_daemon() == ""
+    dead.append("raylet")
+    assert cluster.lost_daemon() == "raylet"
+    cluster._leaving.set()
+    assert cluster.lost_daemon() == ""
