@@ -125,13 +125,14 @@ class TestOneNode:
     def test_ray_does_not_start(self, slurm):
         """symmetric-run ends with 0 then; the job ends with 3 and says so."""
         port = 20000 + 4711 % 600 * 16
-        script = f"import socket; s = socket.create_server(('10.77.0.1', {port})); print('up', flush=True); s.accept()"
-        with subprocess.Popen([*slurm.enter("one"), sys.executable, "-c", script], stdout=subprocess.PIPE) as squatter:
+        script = f"import socket, sys; s = socket.create_server(('10.77.0.1', {port})); print('up', flush=True)"
+        command = [*slurm.enter("one"), sys.executable, "-c", script + "; sys.stdin.read()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as squatter:
             assert squatter.stdout.readline() == b"up\n"
             job = start(slurm, "any.yaml")
             assert ends(slurm, job) == 3, slurm.log[-4000:]
             assert "the driver was not started" in slurm.log
-            squatter.kill()
+            squatter.stdin.close()
         assert slurm.requeued == []
         assert leftovers(slurm) == NOTHING
 
