@@ -81,11 +81,11 @@ fuzz: setup  ## Damaged files, study files, tables and checkpoints (half an hour
 
 audit: setup  ## Known weaknesses in the packages of requirements.lock, and their licences
 	@$(BIN)/study doctor --licences
-	@$(BIN)/python -c 'import re, urllib.request as u; u.urlopen("https://pypi.org/pypi/{}/{}/json".format(*re.search( \
-	  r"^([\w.-]+)==(\S+)", open("requirements.lock").read(), re.M).groups()), timeout=15)' 2>/dev/null || \
-	  { echo "audit: the advisories of pypi.org cannot be reached from here; no package was checked for weaknesses" >&2; exit 3; }
 	@[ -x .venv-audit/bin/pip-audit ] || { "$(PYTHON)" -m venv .venv-audit; .venv-audit/bin/python -m pip install -q pip-audit==2.10.1; }
-	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+	@rm -f .venv-audit/found.txt
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock -o .venv-audit/found.txt || { code=$$?; \
+	  [ -s .venv-audit/found.txt ] && cat .venv-audit/found.txt || \
+	  { echo "audit: the advisories could not be asked; no package was checked for weaknesses" >&2; code=3; }; exit $$code; }
 
 clean:  ## Remove the environment and all caches; keeps data/ and studies/
 	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
