@@ -23,8 +23,8 @@ ADDRESSES: Final = ("STUDY_LEDGER_URL", "MLFLOW_TRACKING_URI")
 SHOWN: Final = (*ADDRESSES, "MLFLOW_TRACKING_USERNAME")  # a user's name alone opens nothing, and may be any word
 # Secrets of other programs, which workers need, too: stores of data, the cluster's token, the hub of weights.
 OTHERS: Final = (
-    *("RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"),
-    *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
+    *("RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+    *("HF_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
 )
 SUFFIX: Final = "_FILE"
 MOST_BYTES: Final = 65_536

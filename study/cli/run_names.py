@@ -108,13 +108,9 @@ def find_models(text: str, *, storage: str, all_seeds: bool = False) -> "list[Po
 
 def model_of(run: FoundRun) -> "PortableModel":
     """The network of a run with its best weights."""
-    from study.data.pseudo import PSEUDO_FILE
     from study.portable.from_run import model_of_run
 
-    pseudo = run.study_directory / PSEUDO_FILE if run.config.pseudo else None
-    return model_of_run(
-        run.config, run.directory, seed=run.seed, fold=run.fold, fingerprint=run.fingerprint, pseudo=pseudo
-    )
+    return model_of_run(run.config, run.directory, seed=run.seed, fold=run.fold, fingerprint=run.fingerprint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ def check_study_file(
     """
     document = read_yaml(_read_text(Path(path)), name=str(path))
     if not isinstance(document.value, dict):
+        raise_faults(path, document.faults)
         found = "empty" if document.value is None else show(document.value)
         raise ConfigError(f"{path}: {found}: expected a mapping with study and data", "start from search_spaces/")
     variables = os.environ if environ is None else environ
@@ -134,7 +135,7 @@ def check_raw(raw: dict[str, Any], known: Sequence[Fault] = ()) -> tuple[Partial
         config = StudyConfig.model_validate(repaired)
     except ValidationError as error:
         errors = error.errors()
-    faults += [fault for fault in translate(errors, repaired) if not _stands_in(fault, known)]
+    faults += _elsewhere(translate(errors, repaired), known)
     broken = {fault.path for fault in (*known, *faults)}
     view = View(with_defaults(repaired), broken)
     faults = [*known, *faults, *rule_faults(view)]
@@ -167,9 +168,9 @@ def _other_scale_faults(
     """
     at_scale, faults = scaled(base, name, values)
     there = _faults_with_any_variable(at_scale, environ)
-    known = _faults_with_any_variable(copy.deepcopy(dict(base)), environ) if there else []
+    known = set(_faults_with_any_variable(copy.deepcopy(dict(base)), environ)) if there else set()
     found = [seen_from(name, values, fault) for fault in there if is_set(fault, values) or fault not in known]
-    return [*faults, *(fault for fault in found if not any(fault.path == other.path for other in faults))]
+    return [*faults, *_elsewhere(found, faults)]
 
 
 def _faults_with_any_variable(raw: dict[str, Any], environ: Mapping[str, str]) -> list[Fault]:
@@ -234,8 +235,10 @@ def _variable_message(text: str, key: str, environ: Mapping[str, str]) -> str | 
     return None
 
 
-def _stands_in(fault: Fault, known: Sequence[Fault]) -> bool:
-    return any(fault.path == other.path for other in known)
+def _elsewhere(faults: Sequence[Fault], known: Sequence[Fault]) -> list[Fault]:
+    """The faults at places without a known one."""
+    places = {fault.path for fault in known}
+    return [fault for fault in faults if fault.path not in places]
 
 
 def _adapter(name: str) -> TypeAdapter[Any]:

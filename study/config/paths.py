@@ -28,15 +28,12 @@ class Place:
     @property
     def variants(self) -> dict[str, type[Section]]:
         """Records that can stand here; with several, by the tag that chooses between them."""
-        found = list(_sections(self.annotation))
-        return {_tag_of(section): section for section in found} if len(found) > 1 else {"": found[0]} if found else {}
+        return _variants(self.annotation)
 
     @property
     def tag_key(self) -> str | None:
         """Key that chooses between the variants; None when there is one or none."""
-        if len(self.variants) < 2:
-            return None
-        return next(key for key in TAGS if _is_literal(next(iter(self.variants.values())), key))
+        return _tag_key(self.annotation)
 
     @property
     def chosen(self) -> tuple[type[Section], ...]:
@@ -176,6 +173,18 @@ def _parts(annotation: Any) -> Iterator[Any]:
             yield from _parts(part)
     elif annotation is not type(None):
         yield annotation
+
+
+@functools.cache
+def _variants(annotation: Any) -> dict[str, type[Section]]:
+    found = list(_sections(annotation))
+    return {_tag_of(section): section for section in found} if len(found) > 1 else {"": found[0]} if found else {}
+
+
+@functools.cache
+def _tag_key(annotation: Any) -> str | None:
+    variants = list(_variants(annotation).values())
+    return next(key for key in TAGS if _is_literal(variants[0], key)) if len(variants) > 1 else None
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:

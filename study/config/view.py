@@ -1,9 +1,32 @@
 """What rules read: the file's plain values by dotted path, without the places that are faulty on their own."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class _Places(frozenset[str]):
+    """Dotted paths, asked thousands of times: a file may have a fault on each of thousands of lines.
+
+    Attributes:
+        above: the paths of all that has one of them inside.
+    """
+
+    def __init__(self, paths: Collection[str] = ()) -> None:
+        self.above = frozenset(above for path in paths for above in _parents(path))
+
+    def has(self, path: str) -> bool:
+        """Whether a path, or something that it lies in, is one of them."""
+        return path in self or any(above in self for above in _parents(path))
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Of ``a.b.c`` first ``a``, then ``a.b``."""
+    at = path.find(".")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(".", at + 1)
 
 
 class View:
@@ -18,7 +41,7 @@ class View:
         made: dict[str, Any] | None = None,
     ) -> None:
         self._tree = tree
-        self._broken = broken
+        self._broken = broken if isinstance(broken, _Places) else _Places(broken)
         self._overlay = dict(overlay or {})
         self._made: dict[str, Any] = {} if made is None else made
 
@@ -40,7 +63,7 @@ class View:
 
     def is_broken(self, path: str) -> bool:
         """Whether the value is faulty itself or as a whole."""
-        return any(path == bad or path.startswith(f"{bad}.") for bad in self._broken)
+        return self._broken.has(path)
 
     def number(self, path: str) -> Any:
         """The value when it is a number; None otherwise."""
@@ -50,7 +73,7 @@ class View:
     def words(self, path: str) -> list[str] | None:
         """The value when it is a list of text without faults; None otherwise."""
         values = self.get(path)
-        whole = isinstance(values, list | tuple) and not any(bad.startswith(f"{path}.") for bad in self._broken)
+        whole = isinstance(values, list | tuple) and path not in self._broken.above
         return [str(value) for value in values] if whole else None
 
     def items(self, path: str) -> list[tuple[str, Mapping[str, Any]]]:

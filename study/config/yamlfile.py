@@ -16,6 +16,8 @@ from study.space import Fault
 MAX_DIGITS: Final = 40
 MAX_CHARACTERS: Final = 1 << 20
 MAX_DEPTH: Final = 32  # the deepest search space of the documentation has 9
+MAX_ENTRIES: Final = 500  # of one list or mapping: some rules look at each pair of entries
+MAX_NODES: Final = 10_000  # keys and values in all
 TAG: Final = "tag:yaml.org,2002:"
 RESOLVERS: Final = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -39,12 +41,16 @@ class StudyLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = _resolvers()
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """One node; an alias is a syntax error here."""
         if self.check_event(yaml.AliasEvent):
             mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not read; write the value out", problem_mark=mark)
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise OverflowError
         is_nest = self.check_event(yaml.CollectionStartEvent)
         self.depth += is_nest
         if self.depth > MAX_DEPTH:
@@ -73,7 +79,8 @@ def read_yaml(text: str, *, name: str) -> Document:
     """Plain data from YAML text; ``name`` stands in front of error messages.
 
     Raises:
-        ConfigError: the text is not YAML, larger than 1 MiB, or nested more than 32 levels deep.
+        ConfigError: the text is not YAML, larger than 1 MiB, nested more than 32 levels deep, or has more than 10,000
+            keys and values.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{name}: larger than 1 MiB; expected a study file", "name a YAML file of a few kilobytes")
@@ -93,6 +100,10 @@ def read_yaml(text: str, *, name: str) -> Document:
         raise ConfigError(
             f"{name}: nested too deeply for a study file (more than {MAX_DEPTH} levels)", "start from search_spaces/"
         ) from error
+    except OverflowError as error:
+        raise ConfigError(
+            f"{name}: more than {MAX_NODES:,} keys and values; expected a study file", "start from search_spaces/"
+        ) from error
     return document
 
 
@@ -107,6 +118,9 @@ def join(path: str, key: object) -> str:
 
 
 def _plain(node: yaml.Node, path: str, document: Document) -> Any:
+    if isinstance(node, yaml.CollectionNode) and len(node.value) > MAX_ENTRIES:
+        document.faults.append(Fault(path, f"{len(node.value):,} entries; expected at most {MAX_ENTRIES:,}"))
+        return None
     if isinstance(node, yaml.MappingNode) and node.tag == f"{TAG}map":
         return _mapping(node, path, document)
     if isinstance(node, yaml.SequenceNode) and node.tag == f"{TAG}seq":

@@ -279,6 +279,8 @@ def read_about(root: str | Path) -> dict[str, Any]:
         if crc is not None and crc != about_checksum(about):
             raise InputError(f"{shown(place)} is damaged: it does not agree with its checksum", PREPARE_AGAIN)
         version = about["format"]
+        if version == FORMAT:
+            PreparedDataset(place, about), shard_records(about)  # all that readers take for granted is there
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{shown(place)} is damaged ({type(error).__name__})", PREPARE_AGAIN) from error
     if version != FORMAT:

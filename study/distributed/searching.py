@@ -2,7 +2,8 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ from study.distributed.slots import SlotPool
 from study.distributed.specs import RETRY_ROOM, Job, artifacts, make_spec, new_artifacts, on_fold, run_directory
 from study.ledger import Ledger, LedgerRun, LedgerTrial
 from study.retelling import retell, retell_repeat, stopped_runs, tell_trial
+from study.secrecy import OTHERS
 from study.tracking import Tracker
 from study.types import EpochResult, Event, Retry, RunOutcome, RunSpec, TrialRow
 
@@ -271,4 +273,24 @@ def run_search(search: Search, pool: SlotPool, *, scratch: Path) -> None:
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    with _keeping_secrets():
+        tuner.fit()
+
+
+@contextmanager
+def _keeping_secrets() -> Iterator[None]:
+    """While open, Tune hands no secret of this process to its trials.
+
+    It would put the keys of AWS into their runtime environment, which Ray's tables and the log of its agent keep in the
+    clear. A trial's actor only follows a run and needs none; workers of a local cluster inherit them, those of another
+    one have the keys of their nodes.
+    """
+    from ray.tune.execution import class_cache
+
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    taken = names & set(OTHERS)
+    names -= taken
+    try:
+        yield
+    finally:
+        names |= taken

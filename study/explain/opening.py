@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from study import checkpoint
 from study.config import StudyConfig, apply_params
-from study.data.pseudo import PSEUDO_FILE
 from study.data.shards import PreparedDataset
-from study.distributed.runs import build_run
-from study.errors import InputError, StudyError
+from study.distributed.trained import trained_run
+from study.errors import InputError
 from study.losses.base import Criterion
 from study.losses.multitask import MultiTask
-from study.training import check_identity
 from study.types import RunKey
 
 
@@ -82,21 +79,10 @@ def open_run(
         raise InputError(
             f"study {study_dir.name} has no run {directory.name}", f"its runs are {', '.join(known) or 'none yet'}"
         )
-    labels = study_dir / PSEUDO_FILE
-    pseudo = labels if labels.exists() else None
-    parts, _ = build_run(
-        apply_params(config, params),
-        seed=seed,
-        fold=fold,
-        fingerprint=fingerprint,
-        pseudo=pseudo,
-    )
-    state = checkpoint.load_best(directory)
-    if state is None:
-        raise StudyError(f"run {directory.name} has no checkpoint yet", "wait for its first epoch, or resume the study")
-    check_identity(parts, state, directory)
+    found = trained_run(apply_params(config, params), directory, seed=seed, fold=fold, fingerprint=fingerprint)
+    parts = found.parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parts.network.load_state_dict(state.model)
+    parts.network.load_state_dict(found.state.model)
     network = parts.network.to(device).eval()
     criterion = parts.criterion.to(device)
     title = f"{trial if trial == 'baseline' else f'trial {trial}'}, {f'fold {fold}, ' if fold else ''}seed {seed}"

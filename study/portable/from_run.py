@@ -7,16 +7,13 @@ from typing import Any, Final
 
 import torch
 
-from study import checkpoint
 from study.config import StudyConfig
 from study.distributed.objective import TaskLoss, model_params, reconstruction_weight, targets_for, task_losses
-from study.distributed.runs import build_run
-from study.errors import StudyError
+from study.distributed.trained import trained_run
 from study.portable.folder import Background
 from study.portable.model import PortableModel
 from study.portable.reading import seen_in
 from study.portable.record import ModelRecord, TaskRecord
-from study.training import check_identity
 
 # Parts of a study file that say where things lie; they stay at home.
 PLACES: Final = frozenset({"root", "table", "tables", "masks", "prepared", "pretrained"})
@@ -29,29 +26,24 @@ def model_of_run(
     seed: int,
     fold: int = 0,
     fingerprint: str = "",
-    pseudo: Path | None = None,
     device: torch.device | None = None,
 ) -> PortableModel:
     """The network of a run with its best weights.
 
     Args:
         config: the run's own configuration, with the trial's parameters.
-        directory: of the run.
+        directory: of the run, in the folder ``runs`` of its study.
         seed: of the run.
         fold: of the run; 0 where there are no folds.
         fingerprint: of the data that the study was run with; empty takes what is there.
-        pseudo: the file of a teacher's labels, where the study has one.
         device: where it computes.
 
     Raises:
         InputError: the prepared dataset is missing or damaged.
         StudyError: the run has no checkpoint, or one of another configuration.
     """
-    state = checkpoint.load_best(directory)
-    if state is None:
-        raise StudyError(f"run {directory.name} has no checkpoint", "resume the study, so that the run is trained")
-    parts, plan = build_run(config, seed=seed, fold=fold, fingerprint=fingerprint, pseudo=pseudo)
-    check_identity(parts, state, directory)
+    found = trained_run(config, directory, seed=seed, fold=fold, fingerprint=fingerprint)
+    parts, state = found.parts, found.state
     dataset = parts.dataset
     train = dataset.manifest.iloc[dataset.rows("train")]
     targets = parts.targets or targets_for(config, dataset)
@@ -61,7 +53,7 @@ def model_of_run(
         network_params=model_params(config),
         channels=dataset.channels,
         image_hw=dataset.image_hw,
-        tasks=tuple(map(_task, task_losses(config, dataset, targets, plan=plan))),
+        tasks=tuple(map(_task, task_losses(config, dataset, targets, plan=found.plan))),
         reconstruction=reconstruction_weight(config),
         preparation=dict(dataset.about["settings"]["image"]),
         precision=config.train.precision,

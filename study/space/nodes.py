@@ -72,11 +72,13 @@ class SpaceNode:
     @property
     def provides(self) -> tuple[str, ...]:
         """Dotted paths that get a value when the parameter is drawn."""
+        if not any(isinstance(option, Branch) for option in self.choices):
+            return (self.path,)
         paths: dict[str, None] = {}
         for option in self.choices:
             leaves = [f"{self.path}.{leaf}" for leaf, _ in option.leaves] if isinstance(option, Branch) else [self.path]
             paths |= dict.fromkeys(leaves)
-        return tuple(paths) if self.choices else (self.path,)
+        return tuple(paths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

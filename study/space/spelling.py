@@ -32,10 +32,10 @@ def hint(word: str, options: Iterable[str]) -> str:
 
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """The option that the fewest typing slips turn into ``word``; None when all are far (a third of its letters)."""
-    ranked = sorted((_slips(word, option), -_same_start(word, option), option) for option in options)
-    if not ranked or ranked[0][0] > min(max(1, len(word) // 3), len(word) - 1):
-        return None
-    return ranked[0][2]
+    most = min(max(1, len(word) // 3), len(word) - 1)
+    near = (option for option in options if abs(len(option) - len(word)) <= most)  # lengths differ by slips, too
+    ranked = sorted((_slips(word, option), -_same_start(word, option), option) for option in near)
+    return ranked[0][2] if ranked and ranked[0][0] <= most else None
 
 
 def _same_start(left: str, right: str) -> int:

@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz.isolated import Target, examine
 
 
-def run(target: Target, *, inputs: int) -> int:
-    """Judge the inputs, print the table, and give 1 if any had a fault."""
+def run(target: Target, *, inputs: int, prepare: Callable[[], None], tidy: Callable[[], None]) -> int:
+    """Judge the inputs, print the table, and give 1 if any had a fault; ``prepare`` before, ``tidy`` afterwards."""
     parser = argparse.ArgumentParser(description=f"Damaged inputs for {target.name}.")
     parser.add_argument("--inputs", type=int, default=inputs, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
@@ -17,7 +18,11 @@ def run(target: Target, *, inputs: int) -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs with faults go")
     asked = parser.parse_args()
     numbers = [asked.only] if asked.only is not None else list(range(asked.first, asked.first + asked.inputs))
-    outcome = examine(target, numbers, seed=asked.seed, keep=asked.keep)
+    prepare()
+    try:
+        outcome = examine(target, numbers, seed=asked.seed, keep=asked.keep)
+    finally:
+        tidy()
     print(outcome.table(), flush=True)
     if outcome.faults:
         module = Path(sys.argv[0]).stem

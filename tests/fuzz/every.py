@@ -14,7 +14,7 @@ INPUTS = {fuzz_dicom: 10_000, fuzz_study_files: 5_000, fuzz_tables: 3_000, fuzz_
 
 
 def main() -> int:
-    """Print a table for each target; 1 if any input had a fault."""
+    """Print a table for each target; 1 if any input had a fault, else 3 if what was to be guided could not be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--share", type=float, default=1.0, help="of the inputs of every target")
     parser.add_argument("--seed", type=int, default=0)
@@ -28,11 +28,12 @@ def main() -> int:
         module.tidy()
         print(outcome.table(), flush=True)
         faults += len(outcome.faults)
-    if asked.guided and guided.atheris is None:
-        print(guided.NO_ATHERIS)
+    is_lacking = bool(asked.guided) and guided.atheris is None
+    if is_lacking:
+        print(guided.NO_ATHERIS, file=sys.stderr)
     elif asked.guided:
         faults += sum(guided.run(name, asked.guided, seed=asked.seed + 1, keep=asked.keep) for name in guided.TARGETS)
-    return int(faults > 0)
+    return 1 if faults else 3 if is_lacking else 0
 
 
 if __name__ == "__main__":

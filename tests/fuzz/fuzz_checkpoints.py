@@ -23,8 +23,8 @@ from study.errors import StudyError
 from study.models.weights import load_weights
 from study.types import EpochResult
 from tests.fuzz.command import run
+from tests.fuzz.folders import damage_files, mend
 from tests.fuzz.isolated import Target
-from tests.fuzz.mutations import mutated, mutated_text
 
 RUN, WEIGHTS = "run", "weights"
 
@@ -65,24 +65,14 @@ def make(rng: random.Random, folder: Path) -> None:
     kind = rng.choice((RUN, RUN, RUN, WEIGHTS))
     shutil.copytree(originals() / kind, folder / kind)
     files = [path for path in sorted((folder / kind).rglob("*")) if path.is_file() and path.stat().st_size]
-    for path in rng.sample(files, min(len(files), rng.choice((1, 1, 2)))):
-        content = path.read_bytes()
-        if path.suffix == ".json" and rng.random() < 0.7:
-            spread = json.dumps(json.loads(content), indent=0)  # a line for each value
-            path.write_bytes(mutated_text(rng, spread))
-        else:
-            path.write_bytes(mutated(rng, content))
+    damage_files(rng, files)
     if kind == RUN and rng.random() < 0.6:
-        _mend(folder / RUN / "checkpoints")
+        mend_run(folder / RUN / "checkpoints")
 
 
-def _mend(root: Path) -> None:
-    """Make the checksums agree again, so that what they guard is reached."""
-    for mend in (_mend_state, _mend_pointers):
-        try:
-            mend(root)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
-            continue
+def mend_run(root: Path) -> None:
+    """Make the checksums of a run's checkpoints agree again."""
+    mend(lambda: _mend_state(root), lambda: _mend_pointers(root))
 
 
 def _mend_state(root: Path) -> None:
@@ -156,9 +146,4 @@ def tidy() -> None:
 TARGET = Target(name="checkpoints", make=make, judge=judge)
 
 if __name__ == "__main__":
-    prepare()
-    try:
-        code = run(TARGET, inputs=3_000)
-    finally:
-        tidy()
-    sys.exit(code)
+    sys.exit(run(TARGET, inputs=3_000, prepare=prepare, tidy=tidy))

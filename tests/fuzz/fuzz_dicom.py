@@ -192,5 +192,4 @@ def tidy() -> None:
 TARGET = Target(name="read_dicom", make=make, judge=judge)
 
 if __name__ == "__main__":
-    prepare()
-    sys.exit(run(TARGET, inputs=10_000))
+    sys.exit(run(TARGET, inputs=10_000, prepare=prepare, tidy=tidy))

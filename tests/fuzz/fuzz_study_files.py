@@ -101,5 +101,4 @@ def tidy() -> None:
 TARGET = Target(name="study_files", make=make, judge=judge)
 
 if __name__ == "__main__":
-    prepare()
-    sys.exit(run(TARGET, inputs=5_000))
+    sys.exit(run(TARGET, inputs=5_000, prepare=prepare, tidy=tidy))

@@ -28,8 +28,8 @@ from study.data.sources import read_source
 from study.errors import StudyError
 from tests.conftest import write_dataset
 from tests.fuzz.command import run
+from tests.fuzz.folders import damage_files, mend
 from tests.fuzz.isolated import Target
-from tests.fuzz.mutations import mutated, mutated_text
 
 TREES = TREES_A | TREES_B
 TABLES = (".csv", ".xlsx", ".txt", ".npz", ".parquet", ".xml", ".json", ".arrow")
@@ -60,33 +60,28 @@ def trees() -> dict[str, Path]:
 
 def make(rng: random.Random, folder: Path) -> None:
     """One data set with faults in one or two of its tables; checksums of a prepared one fit half the time."""
-    kind = rng.choice(sorted(trees()))
+    kind = rng.choice((*sorted(trees()), PREPARED, PREPARED))
     root = folder / "data"
     shutil.copytree(trees()[kind], root)
     shutil.copy(trees()[kind].parent / f"{kind}.json", folder / ABOUT)
     tables = [path for path in sorted(root.rglob("*")) if path.suffix in TABLES]
-    for path in rng.sample(tables, min(len(tables), rng.choice((1, 1, 2)))):
-        content = path.read_bytes()
-        is_text = path.suffix in (".csv", ".txt", ".xml", ".json")
-        path.write_bytes(mutated_text(rng, content.decode(), ()) if is_text else mutated(rng, content))
+    damage_files(rng, tables)
     if kind == PREPARED and rng.random() < 0.5:
-        _mend(root)
+        mend(lambda: _mend_dataset(root))
 
 
-def _mend(root: Path) -> None:
-    """Make the checksums agree again, so that what they guard is reached."""
+def _mend_dataset(root: Path) -> None:
+    about = json.loads((root / DATASET_FILE).read_bytes())
+    content = (root / MANIFEST_FILE).read_bytes()
+    about["tables"] = {MANIFEST_FILE: [MANIFEST_FILE, len(content), zlib.crc32(content)]}
     try:
-        about = json.loads((root / DATASET_FILE).read_bytes())
-        content = (root / MANIFEST_FILE).read_bytes()
-        about["tables"] = {MANIFEST_FILE: [MANIFEST_FILE, len(content), zlib.crc32(content)]}
         for name, record in about["shards"].items():
             shard = (root / "shards" / name).read_bytes()
             record[1:] = [len(shard), zlib.crc32(shard)]
+    finally:
         about.pop(CHECKSUM, None)
         about[CHECKSUM] = about_checksum(about)
         (root / DATASET_FILE).write_text(json.dumps(about))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
-        return
 
 
 def judge(rng: random.Random, folder: Path) -> str:
@@ -123,9 +118,4 @@ def tidy() -> None:
 TARGET = Target(name="tables", make=make, judge=judge)
 
 if __name__ == "__main__":
-    prepare()
-    try:
-        code = run(TARGET, inputs=3_000)
-    finally:
-        tidy()
-    sys.exit(code)
+    sys.exit(run(TARGET, inputs=3_000, prepare=prepare, tidy=tidy))

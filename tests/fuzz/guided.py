@@ -70,7 +70,7 @@ def _checkpoints() -> Guided:
         shutil.copytree(fuzz.originals() / fuzz.RUN, folder / fuzz.RUN, dirs_exist_ok=True)
         target = folder / state.relative_to(fuzz.originals())
         target.write_bytes(content)
-        fuzz._mend(folder / fuzz.RUN / "checkpoints")
+        fuzz.mend_run(folder / fuzz.RUN / "checkpoints")
         return fuzz.judge(rng, folder)
 
     def damage(rng: random.Random, content: bytes) -> bytes:

@@ -3,12 +3,15 @@
 import ast
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from study.config import check_study_file
 from study.config.yamlfile import read_yaml
 from study.data.arrays import array_picture
 from study.errors import ConfigError, DicomError, InputError, StudyError
@@ -156,6 +159,9 @@ def bomb_of_aliases(depth=9):
         ("[" * 100_000, "nested too deeply"),
         ("\n".join(f"{' ' * i}k{i}:" for i in range(200)), "nested too deeply"),
         ("a: 1\n" * 300_000, "larger than 1 MiB"),
+        (f"a: [{'1, ' * 501}]", "501 entries"),
+        (f"a: {{{', '.join(f'k{i}: 1' for i in range(501))}}}", "501 entries"),
+        (f"a: [{', '.join(['[' + '1, ' * 450 + ']'] * 24)}]", "more than 10,000 keys and values"),
         ("a: 1\na: 2", "twice"),
     ],
 )
@@ -173,5 +179,18 @@ def test_yaml_that_would_grow_or_run(tmp_path, monkeypatch, text, said):
 
 
 def test_yaml_of_usual_depth_is_read():
-    """A file is refused that is nested no deeper than a limit of 32 levels."""
+    """A file is refused that is nested no deeper than a limit of 32 levels, or as wide as a list may be."""
     assert read_yaml("[" * 32 + "1" + "]" * 32, name="s.yaml").value
+    assert len(read_yaml(f"[{'1, ' * 500}]", name="s.yaml").value) == 500
+
+
+def test_many_faults_are_found_in_little_time(tmp_path):
+    """Time grows with the square of the faults: a file of kilobytes holds the command for minutes."""
+    document = yaml.safe_load((ROOT.parent / "search_spaces" / "ordinal" / "label_smoothing.yaml").read_text())
+    document["data"]["sources"], document["augmentation"] = [1] * 500, 1
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(document))
+    begun = time.process_time()
+    _, faults = check_study_file(file)
+    assert time.process_time() - begun < 2, "it takes a third of a second"
+    assert sum(fault.path.startswith("data.sources") for fault in faults) == 500

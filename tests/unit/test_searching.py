@@ -7,9 +7,10 @@ import pytest
 
 from study.config import StudyConfig
 from study.distributed.runs import build_run
-from study.distributed.searching import Search
+from study.distributed.searching import Search, _keeping_secrets
 from study.distributed.specs import Job
 from study.ledger import Ledger
+from study.secrecy import OTHERS, SECRETS
 from study.types import EpochResult, RunOutcome
 
 METRIC = "val/auroc_macro"
@@ -170,3 +171,24 @@ def test_a_checkpoint_fits_its_own_fold_alone(make_dataset, tmp_path):
     assert set(first.rows("train")) == set(second.rows("val"))
     for parts, plan in runs:
         assert plan.indices().max() < len(parts.dataset.rows("train"))
+
+
+def test_tune_hands_no_secret_to_trials(monkeypatch):
+    """A secret of the driver stands in the runtime environment of trials, which Ray keeps in tables and logs."""
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    class Trial:
+        pass
+
+    def surroundings():
+        return _ActorClassCache().get(Trial)._default_options["runtime_env"]["env_vars"]
+
+    for name in (*OTHERS, *SECRETS):
+        monkeypatch.setenv(name, f"secret-{name}")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    before = surroundings()
+    with _keeping_secrets():
+        kept = surroundings()
+    assert kept["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert not {name for name in kept if "secret-" in kept[name]}
+    assert surroundings() == before

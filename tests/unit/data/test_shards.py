@@ -204,6 +204,20 @@ def test_what_is_no_dataset_is_refused(tmp_path, content, words):
     assert "study prepare" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shards", None), ("shards", {"a.arrow": [1, 2]}), ("classes", None), ("image_hw", [4]), ("settings", 1)],
+)
+def test_a_dataset_file_without_what_it_must_say_is_refused(dataset, key, value):
+    """A dataset whose file lacks an entry, or has one of another form, is opened, and ends in an error of Python."""
+    path = dataset / "dataset.json"
+    about = {name: entry for name, entry in json.loads(path.read_bytes()).items() if name not in (key, "crc32")}
+    path.write_text(json.dumps(about if value is None else about | {key: value}))
+    with pytest.raises(InputError, match=r"dataset\.json is damaged") as caught:
+        open_dataset(dataset)
+    assert "study prepare" in caught.value.fix
+
+
 def test_damaged_manifest_is_refused(dataset):
     """A manifest that is no Parquet file is an input error, not a traceback of the reader."""
     (dataset / "manifest.parquet").write_bytes(b"PAR1")
