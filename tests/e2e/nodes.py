@@ -1,4 +1,4 @@
-"""A cluster of two nodes started by `ray start`, one of them in a mount namespace of its own."""
+"""A cluster of nodes started by `ray start`, all but the head in mount namespaces of their own."""
 
 import contextlib
 import os
@@ -30,8 +30,8 @@ def _ports():
     return [*agent, "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
 
 
-class TwoNodes:
-    """A head without CPUs, and a worker node before which some folders are hidden by empty ones of its own."""
+class NodesApart:
+    """A head, and a worker node before which some folders are hidden by empty ones of its own; others may join."""
 
     def __init__(self, folder, env):
         self.folder, self.address, self.processes = folder, f"{get_node_ip_address()}:{free_port()}", []
@@ -39,23 +39,30 @@ class TwoNodes:
         self.env = surroundings({**(env or {}), **self.joining})
         del self.env["RAY_ADDRESS"]
 
-    def start(self, hidden):
+    def start(self, *, cpus=0):
+        """Start the head."""
         port = self.address.rpartition(":")[2]
-        head = ["--head", "--port", port, "--temp-dir", str(self.folder), "--include-dashboard=false", "--num-cpus=0"]
-        self._start([RAY, "start", "--block", *head, *_ports()])
-        self._wait(1)
-        options = ["--num-cpus=2", "--object-store-memory=100000000", *_ports()]
-        worker = f"exec {RAY} start --block --address={self.address} --node-ip-address=127.0.0.3 {' '.join(options)}"
+        head = ["--head", "--port", port, "--temp-dir", str(self.folder), "--include-dashboard=false"]
+        options = [f"--num-cpus={cpus}", "--object-store-memory=100000000"]
+        self._start([RAY, "start", "--block", *head, *options, *_ports()])
+        self.wait_for(1)
+
+    def join(self, hidden, *, cpus=2):
+        """Start a worker node; its number."""
+        number = len(self.processes)
+        options = [f"--num-cpus={cpus}", "--object-store-memory=100000000", f"--node-ip-address=127.0.0.{2 + number}"]
+        worker = f"exec {RAY} start --block --address={self.address} {' '.join([*options, *_ports()])}"
         mounts = "".join(f"mount -t tmpfs none {place} && " for place in hidden)
         self._start(["unshare", "-m", "--propagation", "private", "sh", "-c", mounts + worker])
-        self._wait(2)
+        return number
 
     def _start(self, words):
         with (self.folder / "nodes.out").open("ab") as out:
             process = subprocess.Popen(words, env=self.env, stdout=out, stderr=out, start_new_session=True)
         self.processes.append(process)
 
-    def _wait(self, count):
+    def wait_for(self, count):
+        """Wait until so many nodes are alive."""
         code = f"""
 import ray, sys, time
 ray.init({self.address!r}, logging_level="ERROR")
@@ -71,13 +78,15 @@ sys.exit(1)
             time.sleep(0.5)
         raise AssertionError((self.folder / "nodes.out").read_text()[-3000:])
 
-    def seen_there(self, place):
-        """The names in a folder as the worker node sees it."""
-        words = ["nsenter", "-m", "-t", str(self.processes[1].pid), "find", str(place), "-mindepth", "1"]
+    def seen_there(self, place, number=1):
+        """The names below a folder as a worker node sees it."""
+        words = ["nsenter", "-m", "-t", str(self.processes[number].pid), "find", str(place), "-mindepth", "1"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
-    def stop(self):
-        for process in reversed(self.processes):
+    def leave(self, number):
+        """End the processes of a node."""
+        process = self.processes[number]
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(30)
@@ -85,17 +94,31 @@ sys.exit(1)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
+    def stop(self):
+        """End all nodes."""
+        for number in reversed(range(len(self.processes))):
+            self.leave(number)
+
 
 @contextlib.contextmanager
-def two_nodes(hidden, env=None):
-    """The cluster, with folders that the worker node does not share; skips where no namespace can be made."""
+def nodes_apart(*, env=None, cpus=0):
+    """A head of a cluster to which nodes can be joined; skips where no namespace can be made."""
     if not _can_unshare():
         pytest.skip("needs root and unshare(1) for a mount namespace")
     folder = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
-    nodes = TwoNodes(folder, env)
+    nodes = NodesApart(folder, env)
     try:
-        nodes.start(hidden)
+        nodes.start(cpus=cpus)
         yield nodes
     finally:
         nodes.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def two_nodes(hidden, env=None):
+    """A cluster of a head without CPUs and a worker node, with folders that the two do not share."""
+    with nodes_apart(env=env) as nodes:
+        nodes.join(hidden)
+        nodes.wait_for(2)
+        yield nodes
