@@ -57,11 +57,10 @@ def _prepare(config: "StudyConfig", file: str) -> None:
 
         def work(stop: threading.Event) -> None:
             from study.distributed.cluster import connected
-            from study.distributed.sharing import check_shared, folders_to_share
+            from study.distributed.sharing import folders_to_share, kept_shared
             from study.distributed.tuner import prepare_if_needed
 
-            with connected():
-                check_shared(folders_to_share(None, config.data))
+            with connected(), kept_shared(folders_to_share(None, config.data), stop=stop):
                 prepare_if_needed(config, observe=view.observe, stop=stop)
 
         try:

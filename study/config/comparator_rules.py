@@ -9,7 +9,7 @@ from study.config.view import View
 from study.space import Fault
 from study.space.spelling import show
 
-RUN: Final = re.compile(r"(.*/)?([A-Za-z0-9][A-Za-z0-9_-]{0,63})/(runs/)?(\d+|baseline)-s(\d+)/?")
+RUN: Final = re.compile(r"(.*/)?([A-Za-z0-9][A-Za-z0-9_-]{0,63})/(runs/)?(\d+|baseline)-s(\d+)/?(\?.*)?")
 
 
 def comparator_faults(view: View) -> Iterator[Fault]:
@@ -25,7 +25,7 @@ def comparator_faults(view: View) -> Iterator[Fault]:
         return
     matched = RUN.fullmatch(teacher)
     if matched is None:
-        wanted = "expected <study>/<trial>-s<seed>, or the path of such a folder in the runs of a study"
+        wanted = "expected <study>/<trial>-s<seed>, or path or URI of such a folder in the runs of a study"
         yield Fault("pseudo.teacher", f"{show(teacher)}: {wanted}")
     elif matched[2] == view.get("study"):
         yield Fault("pseudo.teacher", f"{show(teacher)}: a study cannot teach itself; expected a run of another study")

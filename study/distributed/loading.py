@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from study.data.augment import Augment, make_augment, tune_malloc
-from study.data.files import shown
-from study.data.shards import PreparedDataset, open_dataset
+from study.data.files import is_remote, local_path, shown
+from study.data.shards import DATASET_FILE, PreparedDataset, open_dataset
 from study.errors import InputError, StudyError
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -23,6 +23,19 @@ TASK_CPUS: Final = 0.5
 # Of a timed block, the same in each row: seconds of reading and decoding, of augmenting, when its task began and ended
 # (Unix time of the task's machine), and the task's process.
 TIMES: Final = ("read_s", "augment_s", "began_s", "ended_s", "pid")
+
+
+UNSEEN: Final = "a node of the cluster does not see "
+
+
+class DatasetUnseen(StudyError):
+    """A loading task is on a node that does not see the dataset, which the worker itself has open: no fault of its run.
+
+    Attributes:
+        preempted: the run is tried again, as after the loss of a node.
+    """
+
+    preempted: Final = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +109,8 @@ def _augmented(
 def _loaded(settings: StreamSettings) -> tuple[PreparedDataset, Augment]:
     """The dataset and the policy, kept open in the task's process."""
     tune_malloc()
+    if not is_remote(settings.root) and not (local_path(settings.root) / DATASET_FILE).is_file():
+        raise DatasetUnseen(f"{UNSEEN}{settings.root}", "take it out of the cluster, or mount the folder there")
     dataset = open_dataset(settings.root)
     if dataset.fingerprint != settings.fingerprint:
         raise InputError(

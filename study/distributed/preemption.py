@@ -2,13 +2,16 @@
 
 Runs beside a raylet, outside of any study: ``python -m study.distributed.preemption --cloud aws``. A study on the
 cluster then leaves those nodes with a checkpoint (`study.distributed.slots`). It needs no rights in the cloud, for it
-reads the machine's own metadata alone, and speaks to nobody but that and the cluster. See docs/preemption.md.
+reads the machine's own metadata alone, and speaks to nobody but that and the cluster. With ``--now SECONDS`` it waits
+for no notice, but until the nodes have left: for whoever is about to stop the machine. See docs/preemption.md.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ logger = logging.getLogger("study.preemption")
 
 REQUEST_S: Final = 2.0  # the metadata service is on the machine itself
 DRAIN_S: Final = 60.0
+LEFT_S: Final = 0.5  # between two looks whether a drained node has left
 NOTHING: Final = (404, 410)  # how a metadata service says that there is no notice
 
 # How much earlier each cloud tells, where it names no time; those of their own documentation.
@@ -138,20 +142,26 @@ def _seconds_until(text: object, cloud: str) -> float:
     return max(1.0, (when - datetime.now(UTC)).total_seconds())
 
 
+def alive_nodes(address: str) -> dict[str, Any]:
+    """What a cluster tells of its living nodes, by their ids."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
+
+    nodes = GcsClient(address=address).get_all_node_info(timeout=DRAIN_S).items()
+    return {node_id.hex(): node for node_id, node in nodes if node.state == 0}  # 0: alive
+
+
 def own_nodes(address: str, ip: str) -> list[str]:
     """Ids of the living nodes of a cluster that are on the machine with an address, but for the head.
 
     The head holds the cluster together: it cannot be drained, and belongs on a machine that stays.
     """
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
-
     found = []
-    for node_id, node in GcsClient(address=address).get_all_node_info(timeout=DRAIN_S).items():
-        if node.state == 0 and node.node_manager_address == ip:  # 0: alive
+    for node_id, node in alive_nodes(address).items():
+        if node.node_manager_address == ip:
             if node.is_head_node:
-                logger.warning("node %s is the head of the cluster, which cannot be drained", node_id.hex())
+                logger.warning("node %s is the head of the cluster, which cannot be drained", node_id)
             else:
-                found.append(node_id.hex())
+                found.append(node_id)
     return found
 
 
@@ -199,31 +209,64 @@ def watch(cloud: str, service: Metadata, *, every_s: float) -> Notice:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Watch until there is a notice, and drain; 0 when all nodes of the machine are drained, 1 when one is not."""
+    """Watch until there is a notice, and drain; 0 when all nodes of the machine are drained, 1 when one is not.
+
+    With ``--now`` 0 when they have left, too.
+    """
     asked = _parsed(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from ray._private.services import canonicalize_bootstrap_address_or_die, get_node_ip_address
 
     address = canonicalize_bootstrap_address_or_die(asked.address)
-    logger.info("watching for a notice of %s, every %g s", asked.cloud, asked.every)
-    notice = watch(asked.cloud, Metadata(asked.url or ADDRESSES[asked.cloud]), every_s=asked.every)
-    began = time.monotonic()
+    if asked.now:
+        if not _listens(address):
+            logger.error("no cluster answers at %s: nothing can be drained", address)
+            return 1
+        notice = Notice(text="the machine is to stop", seconds=asked.now)
+    else:
+        logger.info("watching for a notice of %s, every %g s", asked.cloud, asked.every)
+        notice = watch(asked.cloud, Metadata(asked.url or ADDRESSES[asked.cloud]), every_s=asked.every)
+    until = time.monotonic() + notice.seconds
     while True:
         here = asked.node_ip or get_node_ip_address()  # type: ignore[no-untyped-call]
         nodes = asked.node_id or own_nodes(address, here)
         if not nodes:
             logger.error("no node of the cluster at %s that could be drained is on this machine", address)
             return 1
-        left = Notice(text=notice.text, seconds=max(1.0, notice.seconds - (time.monotonic() - began)))
+        left = Notice(text=notice.text, seconds=max(1.0, until - time.monotonic()))
         refused = [node for node in nodes if not drain(address, node, left)]
         if not refused or left.seconds <= 1.0:
-            return 1 if refused else 0
+            break
         time.sleep(min(asked.every, left.seconds))
+    has_left = not asked.now or wait_until_left(address, nodes, until=until)
+    return 1 if refused or not has_left else 0
+
+
+def _listens(address: str) -> bool:
+    """Whether anybody takes connections there; Ray's own client would try for 40 s."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError, ValueError):
+        socket.create_connection((host, int(port)), timeout=REQUEST_S).close()
+        return True
+    return False
+
+
+def wait_until_left(address: str, nodes: Sequence[str], *, until: float) -> bool:
+    """Wait until drained nodes have ended by themselves, which they do when nothing runs there; whether they have."""
+    while staying := alive_nodes(address).keys() & set(nodes):
+        if time.monotonic() > until:
+            logger.error("still there: node %s", ", ".join(sorted(staying)))
+            return False
+        time.sleep(LEFT_S)
+    logger.info("nothing runs on this machine any more")
+    return True
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m study.distributed.preemption", description=__doc__)
-    parser.add_argument("--cloud", required=True, choices=sorted(CLOUDS), help="whose notices to watch for")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--cloud", choices=sorted(CLOUDS), help="whose notices to watch for")
+    what.add_argument("--now", type=float, metavar="SECONDS", help="drain at once, and wait until the nodes have left")
     parser.add_argument("--address", help="of the cluster, HOST:PORT; default: RAY_ADDRESS, or the one on this machine")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks (5)")
     parser.add_argument("--url", default="", help="of the metadata service, for tests")
@@ -232,6 +275,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     asked = parser.parse_args(arguments)
     if asked.url and not asked.url.startswith(("http://", "https://")):
         parser.error(f"--url {asked.url}: expected http:// or https://")
+    if asked.now is not None and not 1 <= asked.now <= 86400:
+        parser.error(f"--now {asked.now:g}: expected 1 to 86400 seconds")
     if not 0.1 <= asked.every <= 60:
         parser.error(f"--every {asked.every:g}: expected 0.1 to 60 seconds")
     return asked

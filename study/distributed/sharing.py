@@ -2,15 +2,18 @@
 
 The driver writes a file with a random word into the folder, and a short task on each node reads it there and answers
 with a file of its own, which the driver has to find. A path that exists on every node may be another folder on each;
-only the words tell.
+only the words tell. Nodes that join later are asked as well: loading tasks run on any node, so a study may not go on
+beside one that does not see its folders.
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +28,16 @@ from study.distributed.preflight import check_world
 from study.errors import InputError, StudyError
 from study.remote import is_copy
 
+logger = logging.getLogger(__name__)
+
 STORAGE: Final = "--storage"
 WAIT_S: Final = 60.0  # for a node to start a process and answer
 SEEN_S: Final = 5.0  # within which a network file system has to show what another machine wrote
 POLL_S: Final = 0.1
+LOOK_S: Final = 2.0  # between two looks whether nodes have joined
 QUESTION: Final = "question"
 MARK_FILE: Final = "mark"
+SILENT: Final = f"nothing answered within {WAIT_S:g} s"
 FIX: Final = "name a folder that all nodes mount, or a store such as s3://bucket/folder"
 
 
@@ -86,24 +93,101 @@ def sharing_faults(folders: Mapping[str, Path]) -> list[Fault]:
 
     A cluster that was started for this study alone is one machine and is not asked.
     """
-    nodes = _nodes()
-    if not os.environ.get("RAY_ADDRESS") or not folders or not nodes:
-        return []
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(_asking(name, place)) for name, place in folders.items()]
-        answers = _ask(nodes, probes)
-        return faults_of(probes, nodes, {ray_id: _checked(probes, words, ray_id) for ray_id, words in answers.items()})
+    nodes = _nodes() if os.environ.get("RAY_ADDRESS") and folders else []
+    return _asked(folders, nodes)[0]
 
 
-def check_shared(folders: Mapping[str, Path]) -> None:
-    """Refuse folders that some node does not share with this machine; call inside ``connected``.
+@contextlib.contextmanager
+def kept_shared(
+    folders: Mapping[str, Path], *, stop: threading.Event, tell: Callable[[str], None] = logger.warning
+) -> Iterator[None]:
+    """Refuse folders that some node does not share with this machine, also while open: nodes that join are asked, too.
+
+    For one that joins and does not share them ``stop`` is set, so that runs save and end. Call inside ``connected``.
 
     Raises:
         NotShared: the message names folder, nodes and what was found there.
     """
-    faults = sharing_faults(folders)
+    if not os.environ.get("RAY_ADDRESS") or not folders:
+        yield
+        return
+    nodes = _nodes()
+    faults = _asked(folders, nodes)[0]
     if faults:
-        raise NotShared("; ".join(f"{fault.path}: {fault.message}" for fault in faults), FIX)
+        raise NotShared(_told(faults), FIX)
+    watch = _Newcomers(folders, [node.ray_id for node in nodes], stop=stop, tell=tell)
+    try:
+        with watch:
+            yield
+    except StudyError as error:
+        if not watch.fault:
+            raise
+        raise NotShared(
+            f"{watch.fault}; what had begun has saved", "take the node out of the cluster, or mount it, then resume"
+        ) from error
+
+
+class _Newcomers:
+    """While open, asks each node that joins the cluster; ``fault`` is what is wrong with one, empty if nothing."""
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        known: Collection[str],
+        *,
+        stop: threading.Event,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.fault = ""
+        self._folders, self._known, self._stop, self._tell = folders, set(known), stop, tell
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="newcomers", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_S):
+            try:
+                self._look()
+            except StudyError as error:
+                self.fault = error.message
+            except (ray.exceptions.RayError, OSError) as error:
+                logger.warning("nodes that have joined could not be asked: %s", _cause(error))
+            if self.fault:
+                self._tell(f"{self.fault}; the study saves and ends")
+                self._stop.set()
+                return
+
+    def _look(self) -> None:
+        """Ask those that are new; one that does not answer in time is asked again."""
+        joined = [node for node in _nodes() if node.ray_id not in self._known]
+        faults, answers = _asked(self._folders, joined, give_up=self._over.is_set)
+        silent = {ray_id for ray_id, words in answers.items() if SILENT in words}
+        self._known |= answers.keys() - silent
+        if not silent:
+            self.fault = _told(faults)
+
+
+def _asked(
+    folders: Mapping[str, Path], nodes: Sequence[Node], give_up: Callable[[], bool] = lambda: False
+) -> tuple[list[Fault], Mapping[str, Sequence[str]]]:
+    """The faults of the folders on some nodes, and the answers of these by their ids."""
+    if not nodes:
+        return [], {}
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(_asking(name, place)) for name, place in folders.items()]
+        words = _ask(nodes, probes, give_up)
+        answers = {ray_id: _checked(probes, said, ray_id) for ray_id, said in words.items()}
+        return faults_of(probes, nodes, answers), answers
+
+
+def _told(faults: Sequence[Fault]) -> str:
+    return "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
 
 
 def faults_of(probes: Sequence[Probe], nodes: Sequence[Node], answers: Mapping[str, Sequence[str]]) -> list[Fault]:
@@ -119,7 +203,8 @@ def faults_of(probes: Sequence[Probe], nodes: Sequence[Node], answers: Mapping[s
             continue
         told = "; ".join(f"on {node} {text}" for node, text in unlike[:3])
         more = f", and {len(unlike) - 3} more" if len(unlike) > 3 else ""
-        text = f"{probe.place} is not shared by all {len(nodes)} nodes of the cluster: {told}{more}"
+        count = max(len(nodes), *(node.number for node in nodes))
+        text = f"{probe.place} is not shared by all {count} nodes of the cluster: {told}{more}"
         faults.append(Fault(probe.name, f"{text}; expected a folder that all of them mount, or one in a store (s3://)"))
     return faults
 
@@ -155,8 +240,8 @@ def _asking(name: str, place: Path) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ask(nodes: Sequence[Node], probes: Sequence[Probe]) -> dict[str, list[str]]:
-    """A task on each node; its word of fault for each probe."""
+def _ask(nodes: Sequence[Node], probes: Sequence[Probe], give_up: Callable[[], bool]) -> dict[str, list[str]]:
+    """A task on each node; its word of fault for each probe. ``give_up`` ends the waiting early."""
     remote: Any = ray.remote(num_cpus=0, max_retries=0)
     question = [(str(probe.folder), probe.word) for probe in probes]
     waiting = {
@@ -165,8 +250,11 @@ def _ask(nodes: Sequence[Node], probes: Sequence[Probe]) -> dict[str, list[str]]
         .remote(question, node.ray_id): node
         for node in nodes
     }
-    ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=WAIT_S)
-    found = {}
+    until, found = time.monotonic() + WAIT_S, dict[str, list[str]]()
+    while True:
+        ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=1.0)
+        if not late or time.monotonic() > until or give_up():
+            break
     for future in ready:
         try:
             found[waiting[future].ray_id] = ray.get(future)
@@ -179,7 +267,7 @@ def _ask(nodes: Sequence[Node], probes: Sequence[Probe]) -> dict[str, list[str]]
             ) from error
     for future in late:
         ray.cancel(future, force=True)
-        found[waiting[future].ray_id] = [f"nothing answered within {WAIT_S:g} s"] * len(probes)
+        found[waiting[future].ray_id] = [SILENT] * len(probes)
     return found
 
 

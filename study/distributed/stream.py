@@ -24,7 +24,7 @@ from study.data.sampling import Plan
 from study.data.shards import PreparedDataset, open_dataset
 from study.data.targets import Targets
 from study.distributed.cluster import stop_prefetchers
-from study.distributed.loading import Columns, StreamSettings, load_rows
+from study.distributed.loading import UNSEEN, Columns, DatasetUnseen, StreamSettings, load_rows
 from study.errors import InputError, StudyError
 from study.models.inputs import to_tensor
 from study.training import Batch
@@ -86,6 +86,7 @@ def batch_stream(
 
     Raises:
         InputError: a shard is missing or damaged; the message names it.
+        DatasetUnseen: a loading task was on a node that does not share the dataset's folder.
     """
     plan.for_rank(rank, world_size, start_step, stop_step=start_step)  # complains of what does not fit
     dataset = open_dataset(settings.root)
@@ -239,7 +240,8 @@ def _joined(parts: list[Columns]) -> Columns:
 def _raise_fault(block: Columns) -> None:
     fault = next((str(text) for text in block["fault"] if text), "")
     if fault:
-        raise InputError(*fault.split("\n  fix: ", 1))
+        kind = DatasetUnseen if fault.startswith(UNSEEN) else InputError
+        raise kind(*fault.split("\n  fix: ", 1))
 
 
 def _labelled(batch: Columns, *, dataset: PreparedDataset, targets: Targets | None) -> Batch:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from study import checkpoint, remote
 from study.config import Fault, PseudoConfig, StudyConfig, apply_params, load_config
+from study.data.files import is_remote
 from study.data.pseudo import PSEUDO, PSEUDO_FILE, write_pseudo_labels
 from study.distributed.runs import build_run
 from study.errors import InputError, StudyError
@@ -40,16 +41,18 @@ class Teacher:
 
     def to_spec(self) -> dict[str, Any]:
         """Plain data for a ``RunSpec``."""
-        return {"config": self.config.model_dump(mode="json"), "seed": self.seed, "directory": str(self.directory)} | {
-            "store": remote.root_of(self.directory)
+        return {"config": self.config.model_dump(mode="json"), "seed": self.seed} | {
+            "directory": str(self.directory.absolute()),  # a worker is in another folder
+            "store": remote.root_of(self.directory),
         }
 
 
 def find_teacher(name: str, *, storage: Path) -> Teacher:
-    """The run that ``pseudo.teacher`` names: ``<study>/<trial>-s<seed>`` in ``storage``, or the path of its folder.
+    """The run that ``pseudo.teacher`` names: ``<study>/<trial>-s<seed>`` in ``storage``, or path or URI of its folder.
 
     Raises:
-        InputError: there is no such study or run, or the run has no checkpoint.
+        InputError: there is no such study or run, the run has no checkpoint, or the URI cannot be used.
+        EnvironmentFault: the store does not answer.
     """
     directory = _run_directory(name, storage=storage)
     study_dir = directory.parent.parent
@@ -57,10 +60,12 @@ def find_teacher(name: str, *, storage: Path) -> Teacher:
     remote.bring(directory, small=True)
     if not (study_dir / STUDY_FILE).is_file():
         raise InputError(
-            f"there is no study at {study_dir}", "name a run of an existing study: `study list` shows them"
+            f"there is no study at {remote.shown_place(study_dir)}",
+            "name a run of an existing study: `study list` shows them",
         )
     if checkpoint.best_path(directory) is None:
-        found = sorted(path.name for path in (study_dir / "runs").glob("*-s*"))
+        remote.bring_all(study_dir)
+        found = sorted(path.name for path in (study_dir / "runs").glob("*-s*") if checkpoint.best_path(path))
         raise InputError(
             f"run {directory.name} of study {study_dir.name} has no checkpoint",
             f"name one of {', '.join(found) or 'its runs, once there are some'}",
@@ -150,6 +155,11 @@ def _teacher_parts(config: StudyConfig, teacher: Mapping[str, Any]) -> Any:
     directory = Path(teacher["directory"])
     parts, _ = build_run(config, seed=int(teacher["seed"]))
     state = checkpoint.load_best(directory)
+    if state is None and not teacher.get("store") and not directory.is_dir():
+        raise StudyError(
+            f"a node of the cluster does not see the teacher's folder {directory}",
+            "name a folder that all nodes mount, or a run of a study in a store (s3://)",
+        )
     if state is None:
         raise StudyError(f"the teacher {directory.name} has no checkpoint", "train it again, or name another run")
     try:
@@ -182,6 +192,12 @@ def _weighed(table: pd.DataFrame, pseudo: PseudoConfig) -> pd.DataFrame:
 
 
 def _run_directory(name: str, *, storage: Path) -> Path:
+    if is_remote(name):
+        base, mark, query = name.partition("?")
+        root, study, run = base.rstrip("/").rsplit("/", 2)
+        if study == "runs":
+            root, _, study = root.rpartition("/")
+        return remote.copy_root(remote.check_store(root + mark + query), "look") / study / "runs" / run
     path = Path(name.rstrip("/"))
     if path.parent.name == "runs":
         return path
@@ -192,7 +208,7 @@ def _of_trial(config: StudyConfig, trial: str, *, study_dir: Path) -> StudyConfi
     """The configuration of one trial, as its study's ledger has it."""
     if trial == BASELINE or config.search is None:
         return config
-    ledger = Ledger.open(os.environ.get("STUDY_LEDGER_URL") or default_url(study_dir), config=config, read_only=True)
+    ledger = _ledger_of(config, study_dir)
     try:
         row = next((row for row in ledger.rows() if row.trial == trial), None)
     finally:
@@ -202,3 +218,20 @@ def _of_trial(config: StudyConfig, trial: str, *, study_dir: Path) -> StudyConfi
             f"study {study_dir.name} has no trial {trial}", f"`study best {study_dir.name}` shows its trials"
         )
     return apply_params(config, row.params)
+
+
+def _ledger_of(config: StudyConfig, study_dir: Path) -> Ledger:
+    """The teacher's ledger: on the server, where one is named and knows the study, else the file of its folder."""
+    url, own = os.environ.get("STUDY_LEDGER_URL") or "", default_url(study_dir)
+    if url:
+        try:
+            return Ledger.open(url, config=config, read_only=True)
+        except InputError:
+            if not (study_dir / "ledger.db").is_file():
+                raise
+    elif remote.is_copy(study_dir):
+        raise InputError(
+            f"the ledger of study {study_dir.name} is on a server, and STUDY_LEDGER_URL is not set",
+            "export STUDY_LEDGER_URL=postgresql://user@host/database (password: PGPASSWORD)",
+        )
+    return Ledger.open(own, config=config, read_only=True)

@@ -15,6 +15,7 @@ import pytest
 from ray.util import get_node_ip_address
 
 from tests.e2e.conftest import surroundings
+from tests.processes import descendants
 from tests.servers import free_port
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -83,16 +84,18 @@ sys.exit(1)
         words = ["nsenter", "-m", "-t", str(self.processes[number].pid), "find", str(place), "-mindepth", "1"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
-    def leave(self, number):
-        """End the processes of a node."""
+    def leave(self, number, sig=signal.SIGTERM):
+        """End a node, in good order or, with SIGKILL, all of its processes at once."""
         process = self.processes[number]
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+        own = [process.pid, *descendants(process.pid)]
+        if process.poll() is None and sig != signal.SIGKILL:
+            os.killpg(process.pid, sig)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        for pid in own if process.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
     def stop(self):
         """End all nodes."""

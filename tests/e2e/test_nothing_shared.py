@@ -1,7 +1,11 @@
 """Studies in a store on nodes that share no folder with the driver, nor with each other; the ledger is on a server."""
 
+import contextlib
+import functools
+import io
 import json
 import shutil
+import signal
 import urllib.request
 import uuid
 
@@ -9,11 +13,12 @@ import pandas as pd
 import pytest
 
 from study.config import load_config
-from study.data.files import stored_files, write_bytes
+from study.data.files import read_bytes, stored_files, write_bytes
 from study.data.phantom import LABELS_FILE, PhantomSettings, write_phantom
 from study.data.pseudo import PSEUDO_FILE
 from study.ledger import Ledger
 from tests.e2e.nodes import nodes_apart
+from tests.nodes import wait_for
 from tests.servers import PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -48,9 +53,9 @@ class Store:
     def __call__(self, path):
         return f"s3://{self.bucket}/{path}?{self.query}&region=us-east-1"
 
-    def names(self, path):
-        """The objects below a path."""
-        return stored_files(self(path))
+    def has_saved(self, study, run):
+        """Whether a checkpoint of a run is there."""
+        return any(name.startswith("checkpoints-step_") for name in stored_files(self(f"studies/{study}/runs/{run}")))
 
 
 @pytest.fixture(scope="module")
@@ -127,51 +132,139 @@ def drivers(tmp_path_factory, apart, ledger_server, cli):
     return lambda name: Driver(folder / name, cli=cli, server=ledger_server, joining=apart.joining)
 
 
-@pytest.fixture(scope="module")
-def copies(apart):
+def copies(nodes, number):
     """Which copies of stores a node has: those of drivers, workers, or verbs that look."""
-
-    def of(number):
-        names = apart.seen_there(apart.root, number)
-        return {role for role in ("drive", "work", "look") for name in names if f"/studies/" in name and f"/{role}/" in name}
-
-    return of
+    names = [name for name in nodes.seen_there(nodes.root, number) if "/cache/studies/" in name]
+    return {role for role in ("drive", "work", "look") for name in names if f"/{role}/" in name}
 
 
 def _numbers(url, config):
     """Every trial's value and epochs, every run's outcome, as text."""
-    ledger = Ledger.open(url, config=config, read_only=True)
-    trials = [(row.trial, row.state, row.value, dict(row.params)) for row in ledger.rows()]
-    runs = {(record.trial, record.seed, record.kind): dict(record.outcome.metrics) for record in ledger.run_records()}
-    epochs = {row.trial: [dict(each.metrics) for each in ledger.epochs(int(row.trial))] for row in ledger.rows()}
-    ledger.close()
+    with contextlib.closing(Ledger.open(url, config=config, read_only=True)) as ledger:
+        trials = [(row.trial, row.state, row.value, dict(row.params)) for row in ledger.rows()]
+        runs = {(each.trial, each.seed, each.kind): dict(each.outcome.metrics) for each in ledger.run_records()}
+        epochs = {row.trial: [dict(each.metrics) for each in ledger.epochs(int(row.trial))] for row in ledger.rows()}
     return repr((trials, runs, epochs))
 
 
 @pytest.fixture(scope="module")
-def calm(drivers, study_file, store, ledger_server, cli):
-    """The study on this machine alone, undisturbed, in a folder: its numbers. It prepares nothing."""
-    return None
+def alone(tmp_path_factory, cli, study_file):
+    """A study of that file on this machine alone, with its folder and ledger here, by the changes; its directory.
+
+    Call it when the dataset is prepared, so that it is prepared on the cluster.
+    """
+    home = tmp_path_factory.mktemp("alone")
+
+    @functools.cache
+    def run(name, *words):
+        at = ["--storage", str(home / "studies")]
+        done = cli("run", str(study_file), "--set", f"study={name}", *words, *at, env={"HOME": str(home)})
+        assert done.returncode == 0, done.stderr
+        return home / "studies" / name
+
+    return run
 
 
-def test_killed_driver_and_lost_machine(apart, drivers, copies, study_file, store, ledger_server, cli):
-    """Preparing, training, checkpoints, taking over and `best`; the numbers are those of an undisturbed local study."""
+@pytest.fixture(scope="module")
+def same(ledger_server):
+    """Whether a study on the cluster has the numbers of one on a machine alone, from its directory."""
+
+    def compare(directory):
+        config = load_config(directory / "study.yaml")
+        assert _numbers(ledger_server.url, config) == _numbers(f"sqlite:///{directory}/ledger.db", config)
+
+    return compare
+
+
+@pytest.fixture(scope="module")
+def far(apart, drivers, study_file, store, cli):
+    """The study, whose first driver was killed while the second trial trained, and its machine lost; what was told."""
     at = ["--storage", store("studies")]
     first = drivers("first")
     process = cli.start("run", str(study_file), *at, env=first.env)
-    cli.kill_when(process, lambda: any("/1-s0/checkpoints-step_" in f"/{name}" for name in store.names("studies/far/runs")))
+    cli.kill_when(
+        process, lambda: any(name.startswith("1-s0/checkpoints-step_") for name in store.names("studies/far/runs"))
+    )
     shutil.rmtree(first.folder)
-    second = drivers("second")
-    assert "taking over from process" in second("resume", "far", *at).stderr
-    assert copies(1) == {"work"}
-    assert not list(apart.root.rglob("cache/studies/*/work"))
+    return drivers("second")("resume", "far", *at).stderr
 
-    third = drivers("third")
-    best = json.loads(third("best", "far", "--json", *at).stdout)
+
+def test_killed_driver_and_lost_machine(apart, drivers, far, store, alone, same):
+    """Preparing, training, checkpoints, taking over and `best`; the numbers are those of an undisturbed local study."""
+    assert "taking over from process" in far
+    assert copies(apart, 1) == {"work"}
+    assert not list(apart.root.rglob("cache/studies/*/work"))
+    best = json.loads(drivers("third")("best", "far", "--json", "--storage", store("studies")).stdout)
     assert [row["state"] for row in best] == ["complete", "complete"]
     assert all(row["checkpoint"].startswith(f"s3://{store.bucket}/studies/far/runs/") for row in best)
-    alone = cli("run", str(study_file), "--storage", str(third.folder / "studies"), env={"HOME": str(third.folder)})
-    assert alone.returncode == 0, alone.stderr
-    config = load_config(study_file)
-    local = _numbers(f"sqlite:///{third.folder}/studies/far/ledger.db", config)
-    assert _numbers(ledger_server.url, config) == local
+    same(alone("far"))
+
+
+def test_teacher_whose_study_lies_there(drivers, far, study_file, store, alone, same, cli):
+    """It labels images on the node; the driver is killed, and a third machine goes on with the same labels."""
+    words = ["--set", "study=pupil", "--set", "search.trials=1", "--set", "confirm=null"]
+    taught, at = [*words, "--set", "pseudo.teacher=far/0-s0"], ["--storage", store("studies")]
+    process = cli.start("run", str(study_file), *taught, *at, env=drivers("fourth").env)
+    cli.kill_when(process, lambda: store.has_saved("pupil", "0-s0"))
+    labels = read_bytes(store(f"studies/pupil/{PSEUDO_FILE}"))
+    assert len(pd.read_parquet(io.BytesIO(labels))) > 0
+    fifth = drivers("fifth")
+    fifth("resume", "pupil", *at)
+    assert read_bytes(store(f"studies/pupil/{PSEUDO_FILE}")) == labels
+    alone("far")
+    local = alone("pupil", *taught[2:])
+    pd.testing.assert_frame_equal(pd.read_parquet(local / PSEUDO_FILE), pd.read_parquet(io.BytesIO(labels)))
+    same(local)
+
+
+def test_teachers_that_cannot_be_had(drivers, far, study_file, store, cli):
+    """By the URI of its folder it is found; others are refused before anything starts, with the reason."""
+    someone = drivers("sixth")
+    for teacher, code, words in [
+        (store("studies/far/runs/1-s0"), 0, ""),
+        ("far/7-s0", 2, "run 7-s0 of study far has no checkpoint"),
+        ("zebra/0-s0", 2, f"there is no study at s3://{store.bucket}/studies/zebra"),
+        (store("others/far/runs/1-s0"), 2, f"there is no study at s3://{store.bucket}/others/far"),
+        (store("studies/far/runs/1-s0").replace("s3://", "s3://AKID:hunter2@"), 2, "holds a user or a password"),
+    ]:
+        change = ["--set", "study=other", "--set", f"pseudo.teacher={teacher}"]
+        done = cli("run", str(study_file), *change, "--dry-run", "--storage", store("studies"), env=someone.env)
+        assert done.returncode == code, (teacher, done.stderr)
+        assert words in done.stderr
+        assert "hunter2" not in done.stderr
+
+
+def test_two_workers_on_nodes_apart(apart, drivers, study_file, store, alone, same, cli):
+    """A run whose workers are on two nodes, killed and gone on with, has the numbers of two workers on one machine."""
+    number = apart.join(apart.hidden)
+    apart.wait_for(3)
+    words = ["--set", "study=wide", "--set", "search.trials=1", "--set", "confirm=null", "--set", "resources.workers=2"]
+    at, cpus = ["--storage", store("studies")], "resources.cpus_per_worker="
+    process = cli.start("run", str(study_file), *words, "--set", f"{cpus}1.5", *at, env=drivers("seventh").env)
+    cli.kill_when(process, lambda: store.has_saved("wide", "0-s0"))
+    drivers("eighth")("resume", "wide", *at)
+    assert copies(apart, number) == copies(apart, 1) == {"work"}
+    same(alone("wide", *words[2:], "--set", f"{cpus}0.5"))
+
+
+def test_lost_node(apart, drivers, study_file, store, ledger_server, alone, same, cli):
+    """The node of a run is killed; the run goes on on another node, which has nothing but what lies in the store."""
+    if len(apart.processes) < 3:
+        apart.join(apart.hidden)
+        apart.wait_for(3)
+    words = ["--set", "study=lost", "--set", "search.trials=1", "--set", "confirm=null", "--set", "train.epochs=6"]
+    process = cli.start("run", str(study_file), *words, "--storage", store("studies"), env=drivers("ninth").env)
+
+    def has_saved():
+        assert process.poll() is None, (cli.folder / "out.txt").read_text()
+        return store.has_saved("lost", "0-s0")
+
+    wait_for(has_saved, "no checkpoint comes into the store", timeout=200)
+    busy = [
+        number for number in (1, 2) if any("/lost/runs/0-s0/" in name for name in apart.seen_there(apart.root, number))
+    ]
+    assert len(busy) == 1
+    apart.leave(busy[0], sig=signal.SIGKILL)
+    assert process.wait(300) == 0, (cli.folder / "out.txt").read_text()
+    assert any("/lost/" in name for name in apart.seen_there(apart.root, 3 - busy[0]))
+    same(alone("lost", *words[2:]))

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.e2e.nodes import two_nodes
+from tests.e2e.nodes import nodes_apart, two_nodes
+from tests.nodes import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 NAMED = r"is not shared by all 2 nodes of the cluster: on node [12] \([0-9.]+\) "
@@ -89,3 +90,36 @@ def test_prepared_data_that_a_node_does_not_see_are_refused(nodes, places, cli, 
     assert done.returncode == 2, done.stderr
     assert f"data.prepared: {places / 'hidden' / 'set'} is not shared" in done.stderr
     assert nodes.seen_there(places / "hidden") == []
+
+
+def test_a_node_that_joins_later_is_refused_too(tmp_path, cli, small_file, phantom_data):
+    """The study saves and ends with the reason; without that node it goes on, and no trial has failed."""
+    storage, words = tmp_path / "studies", ["--set", "train.epochs=12", "--set", "search.trials=2"]
+    words += ["--set", "search.pruner.name=none", "--set", "confirm=null", "--set", "train.checkpoint_every=1 step"]
+    assert cli("prepare", str(small_file)).returncode == 0
+    with nodes_apart(cpus=2) as nodes:
+        process = cli.start("run", str(small_file), *words, "--storage", str(storage), env=nodes.joining)
+        journal, out = storage / "small" / "journal.jsonl", cli.folder / "out.txt"
+
+        def is_training():
+            assert process.poll() is None, out.read_text()
+            return journal.exists() and '"kind": "epoch"' in journal.read_text()
+
+        wait_for(is_training, "no epoch ends", timeout=200)
+        number = nodes.join([tmp_path, phantom_data])
+        code = process.wait(120)
+        told = out.read_text()
+        assert code == 2, told
+        assert re.search(r"--storage: \S+ is not shared by all 2 nodes of the cluster: on node 2 \(127.0.0.3\) ", told)
+        assert re.search(r"data.prepared: \S+ is not shared", told)
+        assert "take the node out of the cluster" in told
+        assert nodes.seen_there(tmp_path, number) == nodes.seen_there(phantom_data, number) == []
+        at = ["--storage", str(storage)]
+        status = json.loads(cli("status", "small", "--json", *at).stdout)
+        assert (status["state"], status["trials"].get("failed", 0)) == ("interrupted", 0), status
+        nodes.leave(number)
+        nodes.wait_for(1)
+        done = cli("resume", "small", *at, env=nodes.joining)
+        assert done.returncode == 0, done.stderr
+    status = json.loads(cli("status", "small", "--json", *at).stdout)
+    assert (status["state"], status["trials"]) == ("done", {"complete": 2})

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import study
+from study.distributed import preemption
 from tests.test_docs import Refused, commands, parse
 
 ROOT = Path(__file__).parents[2]
@@ -583,7 +584,17 @@ class TestCosts:
             assert spec["terminationGracePeriodSeconds"] >= 120
             (head,) = spec["containers"]
             assert "pkill -TERM -x study" in head["lifecycle"]["preStop"]["exec"]["command"][-1]
-            assert pods(path)["gpu"]["spec"]["terminationGracePeriodSeconds"] >= 120
+            spec = pods(path)["gpu"]["spec"]
+            assert spec["terminationGracePeriodSeconds"] >= 120
+            (worker,) = spec["containers"]
+            line = worker["lifecycle"]["preStop"]["exec"]["command"][-1]
+            (words,) = calls(
+                line.split("<")[0].replace("$RAY_ADDRESS", "head:6379").replace("$POD_IP", "10.0.0.1"), "python"
+            )
+            assert words[:2] == ("-m", "study.distributed.preemption")
+            asked = preemption._parsed(words[2:])
+            assert (asked.cloud, asked.address, asked.node_ip) == (None, "head:6379", "10.0.0.1")
+            assert 90 <= asked.now <= spec["terminationGracePeriodSeconds"] - 15  # for Ray's own end
 
 
 class TestDockerfile:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -129,8 +130,37 @@ def test_a_machine_without_a_node_says_so(service, monkeypatch):
     assert not called
 
 
+@pytest.mark.parametrize(("looks", "code"), [([["aa"], ["aa"], []], 0), ([["aa"]] * 1000, 1)])
+def test_now_waits_until_the_node_has_left(monkeypatch, looks, code):
+    """No notice is waited for; it returns while runs still save, or waits for ever for a node that stays."""
+    called, left = answers(monkeypatch, 1, 0), iter(looks)
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(preemption, "_listens", lambda address: True)
+    monkeypatch.setattr(preemption, "alive_nodes", lambda address: dict.fromkeys(next(left)))
+    assert main(["--now", "90", "--address", "127.0.0.1:1", "--node-id", "aa"]) == code
+    assert len(called) == 2
+    assert 80 <= int(called[0][-1]) <= 90
+
+
+def test_now_without_a_cluster_ends_at_once(monkeypatch):
+    """A pod whose head is gone waits for it until it is killed."""
+    called = answers(monkeypatch)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        assert main(["--now", "90", "--address", f"127.0.0.1:{silent.getsockname()[1]}"]) == 1
+    assert not called
+
+
 @pytest.mark.parametrize(
-    "words", [[], ["--cloud", "gcp", "--url", "file:///etc/passwd"], ["--cloud", "aws", "--every", "0"]]
+    "words",
+    [
+        [],
+        ["--cloud", "gcp", "--url", "file:///etc/passwd"],
+        ["--cloud", "aws", "--every", "0"],
+        ["--cloud", "aws", "--now", "5"],
+        ["--now", "0"],
+    ],
 )
 def test_arguments_that_make_no_sense_are_refused(words, capsys):
     """Files are read as if they were a metadata service, or the service is asked without a pause."""

@@ -1,14 +1,20 @@
 """What the answers of a cluster's nodes mean, and what a probe leaves; the nodes themselves are stood in for."""
 
+import threading
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from study.config import DataConfig
 from study.distributed import sharing
+from study.distributed.deaths import kind_of
+from study.distributed.loading import DatasetUnseen, StreamSettings, load_rows
 from study.distributed.preparing_blocks import BLOCK_FIELDS, prepare_block
-from study.distributed.sharing import Node, NotShared, Probe, answer, check_mark, faults_of, leave_mark
+from study.distributed.sharing import Node, NotShared, Probe, answer, check_mark, faults_of, kept_shared, leave_mark
+from study.distributed.stream import _raise_fault
+from study.errors import InterruptedStudy, StudyError
 
 NODES = [Node(number, f"id{number}", f"10.0.0.{number}") for number in (1, 2, 3, 4, 5)]
 PROBES = [
@@ -89,3 +95,63 @@ def test_a_block_is_not_prepared_where_the_folder_is_missing(tmp_path):
     (told,) = prepare_block(pa.table(fields), work={**work, "image": {}, "encoding": "raw"}).to_pylist()
     assert f"does not see {tmp_path / 'set.partial'}" in told["fault"]
     assert list(tmp_path.iterdir()) == []
+
+
+class Cluster:
+    """Stands in for Ray: which nodes there are, and what each answers."""
+
+    def __init__(self, monkeypatch):
+        self.nodes, self.says, self.asked = NODES[:2], {}, []
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        monkeypatch.setattr(sharing, "LOOK_S", 0.01)
+        monkeypatch.setattr(sharing, "_nodes", lambda: self.nodes)
+        monkeypatch.setattr(sharing, "_ask", self.ask)
+        monkeypatch.setattr(sharing, "_checked", lambda probes, words, ray_id: list(words))
+
+    def ask(self, nodes, probes, give_up):
+        self.asked.append([node.ray_id for node in nodes])
+        return {node.ray_id: [self.says.get(node.ray_id, [""]).pop(0)] for node in nodes}
+
+
+def test_a_node_that_joins_later_is_asked(tmp_path, monkeypatch):
+    """One that shares the folder is asked once; one that does not ends the study, which is told why."""
+    cluster, stop, told = Cluster(monkeypatch), threading.Event(), []
+    cluster.says = {"id4": [sharing.SILENT, f"there is no {tmp_path}"]}
+
+    def work():
+        with kept_shared({"--storage": tmp_path}, stop=stop, tell=told.append):
+            cluster.nodes = NODES[:3]
+            while len(cluster.asked) < 2:
+                assert not stop.wait(0.01)
+            cluster.nodes = NODES[:4]
+            assert stop.wait(10)
+            raise InterruptedStudy("runs have saved")
+
+    with pytest.raises(NotShared, match=r"all 4 nodes of the cluster: on node 4 \(10.0.0.4\) there is no") as found:
+        work()
+    assert "resume" in found.value.fix
+    assert cluster.asked == [["id1", "id2"], ["id3"], ["id4"], ["id4"]]
+    assert len(told) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_ends_stay_what_they_are(tmp_path, monkeypatch):
+    """A study that the user stops, and one whose nodes do not share from the start."""
+    cluster, stop = Cluster(monkeypatch), threading.Event()
+    with pytest.raises(InterruptedStudy), kept_shared({"--storage": tmp_path}, stop=stop):
+        raise InterruptedStudy("by the user")
+    assert not stop.is_set()
+    cluster.says = {"id2": ["there is none"]}
+    with pytest.raises(NotShared, match="on node 2"), kept_shared({"--storage": tmp_path}, stop=stop):
+        pytest.fail("it has begun")
+
+
+def test_a_loading_task_that_does_not_see_the_dataset_costs_no_trial(tmp_path):
+    """The fault of its node is tried again like a lost node, not taken for one of the configuration."""
+    settings = StreamSettings(root=str(tmp_path / "set"), fingerprint="f", policy="none", seed=0)
+    rows = np.zeros(2, np.int64)
+    block = load_rows({"row": rows, "draw": rows}, settings, np.zeros((0, 1, 4, 4), np.uint8))
+    with pytest.raises(DatasetUnseen, match=f"does not see {tmp_path / 'set'}") as found:
+        _raise_fault(block)
+    assert isinstance(found.value, StudyError)
+    assert kind_of(found.value) == "preempted"
