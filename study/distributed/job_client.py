@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from study.errors import EnvironmentFault, StudyError
 QUIET: Final = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 TOKEN_FILE: Final = Path(".ray") / "auth_token"
 ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+AUTHORITIES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 ANSWER_S: Final = 60.0
 FIRST_ANSWER_S: Final = 15.0
 UPLOAD_S: Final = 600.0
@@ -69,7 +71,7 @@ class RayJobs:
         for module in QUIET:
             logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
         with _telling(self.address), _without(ADDRESSES):  # Ray would prefer them to the address that it is given
-            self._client = _Client(self.address, headers=self._headers)
+            self._client = _Client(self.address, headers=self._headers, verify=_authority())
 
     def now(self) -> float:
         """Seconds since 1970 by the cluster's clock, to a second."""
@@ -173,7 +175,8 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
         EnvironmentFault: nobody listens there, it is not Ray, or the token does not fit.
     """
     with _telling(address):
-        answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_ANSWER_S)
+        trusted = _authority()
+        answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_ANSWER_S, verify=trusted)
         _check_token(answer, address)
         try:
             version = str(answer.json()["ray_version"])
@@ -182,7 +185,8 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
                 f"what answers at {address} is not the dashboard of a Ray cluster (status {answer.status_code})",
                 "name the address of the dashboard: --address http://HEAD:8265",
             ) from None
-        about = requests.get(f"{address}/api/v0/cluster_metadata", headers=headers, timeout=FIRST_ANSWER_S)
+        place = f"{address}/api/v0/cluster_metadata"
+        about = requests.get(place, headers=headers, timeout=FIRST_ANSWER_S, verify=trusted)
         try:
             python = str(about.json()["data"]["pythonVersion"])
         except (ValueError, KeyError, TypeError):
@@ -191,6 +195,22 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
     with contextlib.suppress(KeyError, ValueError, TypeError):
         ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
     return Versions(ray=version, python=python, ahead_s=ahead)
+
+
+def _authority() -> str | bool:
+    """The file with the certificates to trust, the same for requests and for the log's connection; True: the usual.
+
+    Of the variables each library knows one, so a log could not be followed where everything else works.
+
+    Raises:
+        EnvironmentFault: there is no such file.
+    """
+    name = next((name for name in AUTHORITIES if os.environ.get(name)), "")
+    if not name:
+        return True
+    if not Path(os.environ[name]).exists():
+        raise EnvironmentFault(f"{name} names {os.environ[name]}, which is not there", "put the certificate there")
+    return os.environ[name]
 
 
 def _headers() -> dict[str, str]:
@@ -255,11 +275,8 @@ def _telling(address: str) -> Iterator[None]:
     """Makes errors of the connection and of the server ours."""
     try:
         yield
-    except requests.exceptions.SSLError as error:
-        raise EnvironmentFault(
-            f"the certificate of {address} is not trusted here: {_first_line(error)}",
-            "REQUESTS_CA_BUNDLE and SSL_CERT_FILE name a file with the authority's certificate",
-        ) from error
+    except (requests.exceptions.SSLError, aiohttp.ClientSSLError) as error:
+        raise _untrusted(address, error) from error
     except AuthenticationError as error:
         raise _refused(address, is_missing="required" in str(error)) from error
     except aiohttp.WSServerHandshakeError as error:
@@ -278,6 +295,19 @@ def _telling(address: str) -> Iterator[None]:
         raise StudyError(
             f"the cluster at {address} refused: {_reason(error)}", "look at the head node's dashboard and its logs"
         ) from error
+
+
+def _untrusted(address: str, error: Exception) -> EnvironmentFault:
+    if any(phrase in str(error) for phrase in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "record layer")):
+        return EnvironmentFault(
+            f"what answers at {address} does not speak TLS", f"name it as http://{address.partition('://')[2]}"
+        )
+    found = re.search(r"certificate verify failed: ([^(']+)", str(error))
+    return EnvironmentFault(
+        f"the certificate of {address} is not trusted here: {found[1].strip() if found else _first_line(error)}",
+        "REQUESTS_CA_BUNDLE or SSL_CERT_FILE names a file with the certificate of its authority (with its own, where "
+        "it has signed itself)",
+    )
 
 
 def _first_line(error: Exception) -> str:

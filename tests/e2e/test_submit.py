@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +14,8 @@ from study import checkpoint
 from study.config import load_config
 from study.ledger import Ledger, default_url
 from tests.nodes import started_nodes, wait_for
+from tests.tls import tls_proxy
+from tests.unit.test_job_client import answers, dashboard
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.long]
 
@@ -233,3 +237,62 @@ def test_what_does_not_fit_is_refused(client):
         assert "hunter2" not in done.stderr
         assert "Traceback" not in done.stderr
     assert client.job("refused") is None
+
+
+def test_over_https(client, calm, tmp_path):
+    """A certificate that nobody has signed is refused, with what to set; with it a study is sent, followed and asked."""
+    head = urlsplit(client.nodes.address)
+    with tls_proxy((head.hostname, head.port), tmp_path) as (address, certificate):
+        there, trusted = ["--address", address], {"REQUESTS_CA_BUNDLE": str(certificate)}
+        refused = client("submit", "calm", *there, "--storage", str(client.storage))
+        assert refused.returncode == 3
+        assert "is not trusted here: self-signed certificate" in refused.stderr
+        assert "REQUESTS_CA_BUNDLE" in refused.stderr
+        done = client("submit", "calm", *there, "--storage", str(client.storage), "--follow", env=trusted)
+        assert done.returncode == 0, done.stderr
+        assert "sent again, to go on where it stopped" in done.stderr
+        assert "nothing is left to run" in done.stderr
+        followed = client("logs", "calm", *there, "--follow", env={"SSL_CERT_FILE": str(certificate)})
+        assert (followed.returncode, "nothing is left to run" in followed.stdout) == (0, True), followed.stderr
+        record = json.loads(client("status", "calm", *there, "--json", env=trusted).stdout)
+        assert record["job"]["state"] == "succeeded"
+    plain = client("status", "calm", "--address", client.nodes.address.replace("http:", "https:"))
+    assert (plain.returncode, "does not speak TLS" in plain.stderr) == (3, True), plain.stderr
+
+
+def test_other_releases_of_ray(client):
+    """Nothing is sent to a cluster of another release, and the message has both."""
+    with dashboard(answers(ray_version="2.40.0")) as address:
+        done = client("submit", str(client.file), "--address", address, "--storage", str(client.storage))
+    assert done.returncode == 3
+    assert "runs Ray 2.40.0 with Python" in done.stderr
+    assert "install ray==" in done.stderr
+
+
+def test_packages(client, calm, tmp_path):
+    """One that no node has is installed for this job on every node; one that cannot be had ends with the reason."""
+    name, note = "tiny_note", "here is tiny_note"
+    wheel = client.folder / "shared" / f"{name}-1.0-py3-none-any.whl"
+    about = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{name}.py", f"import sys\nprint({note!r}, file=sys.stderr)\n")
+        archive.writestr(f"{name}.pth", f"import {name}\n")  # imported by each Python of the environment as it starts
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-note\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files = [f"{name}.py", f"{name}.pth", f"{about}/METADATA", f"{about}/WHEEL", f"{about}/RECORD"]
+        archive.writestr(f"{about}/RECORD", "".join(f"{each},,\n" for each in files))
+    words = [str(client.file), "--set", "study=packed", "--set", "train.epochs=1"]
+    done = client.submit(*words, "--package", f"tiny-note @ file://{wheel}", "--follow")
+    assert done.returncode == 0, done.stderr
+    assert note in done.stderr
+    assert client.job("packed")["runtime_env"]["pip"]["packages"] == [f"tiny-note @ file://{wheel}"]
+    logs = client.nodes.folder.glob("ray*/session_latest/logs/worker-*.err")
+    assert any(note in path.read_text(errors="replace") for path in logs)
+
+    words[-3:] = ["study=unpacked", *words[-2:]]
+    done = client.submit(*words, "--package", f"tiny-note @ file://{tmp_path}/none-1.0-py3-none-any.whl")
+    assert done.returncode == 1, done.stderr
+    assert "job unpacked: failed before it began" in done.stderr
+    assert "--package" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (client.storage / "unpacked").exists()

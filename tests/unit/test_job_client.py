@@ -11,13 +11,14 @@ import ray
 
 from study.distributed.job_client import RayJobs, Versions, check_versions
 from study.errors import EnvironmentFault
+from tests.tls import server_context, signed_by_itself
 
 PYTHON = python_version()
 TOKEN = "secret-of-the-cluster"
 
 
 @contextmanager
-def dashboard(answers, *, token=""):
+def dashboard(answers, *, token="", context=None):
     """A server with an answer (text or data) for each path; 404 elsewhere, 401 and 403 as Ray gives them."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,10 +41,12 @@ def dashboard(answers, *, token=""):
             """Nothing goes to the terminal."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -120,6 +123,31 @@ def test_nobody_there():
     not_ray = pytest.raises(EnvironmentFault, match="not the dashboard of a Ray cluster")
     with dashboard({"/api/version": "<html>hello</html>"}) as address, not_ray:
         RayJobs(address)
+
+
+def test_certificates(monkeypatch, tmp_path):
+    """One that signed itself is refused with what to set; either variable makes it trusted, for the log as well."""
+    certificate, key = signed_by_itself(tmp_path)
+    with dashboard(answers(), context=server_context(certificate, key)) as address:
+        with pytest.raises(EnvironmentFault, match=r"is not trusted here: self-signed certificate\n") as found:
+            RayJobs(address)
+        assert "REQUESTS_CA_BUNDLE or SSL_CERT_FILE" in found.value.fix
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, str(certificate))
+                server = RayJobs(address)
+                assert server.versions.ray == ray.__version__
+                assert server._client._ssl_context.get_ca_certs()[0]["subject"] == ((("commonName", "study"),),)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        with pytest.raises(EnvironmentFault, match=r"SSL_CERT_FILE names .*none, which is not there"):
+            RayJobs(address)
+
+
+def test_https_where_there_is_none():
+    """The certificate of a server that has none is not what is wrong."""
+    with dashboard(answers()) as address, pytest.raises(EnvironmentFault, match="does not speak TLS") as found:
+        RayJobs(address.replace("http:", "https:"))
+    assert found.value.fix == f"name it as {address}"
 
 
 def test_headers(monkeypatch):
