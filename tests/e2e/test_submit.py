@@ -12,6 +12,7 @@ import pytest
 
 from study import checkpoint
 from study.config import load_config
+from study.distributed.job_client import AUTHORITIES
 from study.ledger import Ledger, default_url
 from tests.nodes import started_nodes, wait_for
 from tests.tls import tls_proxy
@@ -56,7 +57,8 @@ class Client:
 
     def start(self, *args, env=None):
         """Start the program; its output can be read from it."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "STUDY_", "MLFLOW_"))}
+        elsewhere = ("RAY_", "STUDY_", "MLFLOW_", *AUTHORITIES)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
         return subprocess.Popen(
             [sys.executable, "-m", "study", *args],
             cwd=self.folder,
@@ -240,7 +242,7 @@ def test_what_does_not_fit_is_refused(client):
 
 
 def test_over_https(client, calm, tmp_path):
-    """A certificate that nobody has signed is refused, with what to set; with it a study is sent, followed and asked."""
+    """A certificate that nobody has signed is refused, with what to set; with it a study is sent and followed."""
     head = urlsplit(client.nodes.address)
     with tls_proxy((head.hostname, head.port), tmp_path) as (address, certificate):
         there, trusted = ["--address", address], {"REQUESTS_CA_BUNDLE": str(certificate)}

@@ -9,7 +9,7 @@ from platform import python_version
 import pytest
 import ray
 
-from study.distributed.job_client import RayJobs, Versions, check_versions
+from study.distributed.job_client import AUTHORITIES, RayJobs, Versions, check_versions
 from study.errors import EnvironmentFault
 from tests.tls import server_context, signed_by_itself
 
@@ -62,7 +62,8 @@ def answers(ray_version=ray.__version__, python=PYTHON):
 
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch, tmp_path):
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_JOB_HEADERS"):
+    rays = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_JOB_HEADERS")
+    for name in (*rays, *AUTHORITIES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
