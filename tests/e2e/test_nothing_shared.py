@@ -8,14 +8,18 @@ import shutil
 import signal
 import urllib.request
 import uuid
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from study.cli.folders import storage_root
 from study.config import load_config
 from study.data.files import read_bytes, stored_files, write_bytes
 from study.data.phantom import LABELS_FILE, PhantomSettings, write_phantom
 from study.data.pseudo import PSEUDO_FILE
+from study.distributed.teacher import find_teacher
+from study.errors import InputError
 from study.ledger import Ledger
 from tests.e2e.nodes import nodes_apart
 from tests.nodes import wait_for
@@ -182,9 +186,7 @@ def far(apart, drivers, study_file, store, cli):
     at = ["--storage", store("studies")]
     first = drivers("first")
     process = cli.start("run", str(study_file), *at, env=first.env)
-    cli.kill_when(
-        process, lambda: any(name.startswith("1-s0/checkpoints-step_") for name in store.names("studies/far/runs"))
-    )
+    cli.kill_when(process, lambda: store.has_saved("far", "1-s0"))
     shutil.rmtree(first.folder)
     return drivers("second")("resume", "far", *at).stderr
 
@@ -217,21 +219,29 @@ def test_teacher_whose_study_lies_there(drivers, far, study_file, store, alone, 
     same(local)
 
 
-def test_teachers_that_cannot_be_had(drivers, far, study_file, store, cli):
-    """By the URI of its folder it is found; others are refused before anything starts, with the reason."""
+def test_how_a_teacher_is_named(drivers, far, study_file, store, cli, monkeypatch):
+    """By its study's name or by the URI of its folder; others are refused before anything starts, with the reason."""
     someone = drivers("sixth")
-    for teacher, code, words in [
-        (store("studies/far/runs/1-s0"), 0, ""),
-        ("far/7-s0", 2, "run 7-s0 of study far has no checkpoint"),
-        ("zebra/0-s0", 2, f"there is no study at s3://{store.bucket}/studies/zebra"),
-        (store("others/far/runs/1-s0"), 2, f"there is no study at s3://{store.bucket}/others/far"),
-        (store("studies/far/runs/1-s0").replace("s3://", "s3://AKID:hunter2@"), 2, "holds a user or a password"),
+    for name in ("STUDY_CACHE", "STUDY_LEDGER_URL"):
+        monkeypatch.setenv(name, someone.env[name])
+    storage = storage_root(store("studies"))
+    by_name, by_uri = (
+        find_teacher("far/1-s0", storage=storage),
+        find_teacher(store("studies/far/runs/1-s0"), storage=Path()),
+    )
+    assert by_name.to_spec() == by_uri.to_spec()
+    for teacher, words in [
+        ("far/7-s0", r"run 7-s0 of study far has no checkpoint"),
+        (store("others/far/1-s0"), f"there is no study at s3://{store.bucket}/others/far"),
+        (store("studies/far/1-s0").replace("s3://", "s3://AKID:hunter2@"), "holds a user or a password"),
     ]:
-        change = ["--set", "study=other", "--set", f"pseudo.teacher={teacher}"]
-        done = cli("run", str(study_file), *change, "--dry-run", "--storage", store("studies"), env=someone.env)
-        assert done.returncode == code, (teacher, done.stderr)
-        assert words in done.stderr
-        assert "hunter2" not in done.stderr
+        with pytest.raises(InputError, match=words) as found:
+            find_teacher(teacher, storage=storage)
+        assert "hunter2" not in str(found.value)
+    words = ["--set", "study=other", "--set", "pseudo.teacher=zebra/0-s0", "--storage", store("studies")]
+    done = cli("run", str(study_file), *words, env=someone.env)
+    assert done.returncode == 2
+    assert f"pseudo.teacher: there is no study at s3://{store.bucket}/studies/zebra" in done.stderr
 
 
 def test_two_workers_on_nodes_apart(apart, drivers, study_file, store, alone, same, cli):
