@@ -31,7 +31,7 @@ time.sleep(60)
 # A task of some seconds on the worker node, and whether its end was heard of.
 WORK = """
 import ray, time
-ray.init(logging_level="ERROR")
+ray.init(logging_level="ERROR", log_to_driver=False)
 @ray.remote(num_cpus=1)
 def work():
     print("begun", flush=True)

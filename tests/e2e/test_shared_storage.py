@@ -94,7 +94,7 @@ def test_prepared_data_that_a_node_does_not_see_are_refused(nodes, places, cli, 
 
 def test_a_node_that_joins_later_is_refused_too(tmp_path, cli, small_file, phantom_data):
     """The study saves and ends with the reason; without that node it goes on, and no trial has failed."""
-    storage, words = tmp_path / "studies", ["--set", "train.epochs=12", "--set", "search.trials=2"]
+    storage, words = tmp_path / "studies", ["--set", "train.epochs=60", "--set", "search.trials=2"]
     words += ["--set", "search.pruner.name=none", "--set", "confirm=null", "--set", "train.checkpoint_every=1 step"]
     assert cli("prepare", str(small_file)).returncode == 0
     with nodes_apart(cpus=2) as nodes:

@@ -45,15 +45,15 @@ def as_new_process():
     outgoing._RUNS.clear()
 
 
-def test_another_machine_goes_on_from_what_was_saved(machine):
+def test_another_machine_goes_on_from_what_was_saved(distant):
     """Weights, best weights and the other files of the run arrive, bit by bit."""
-    here = machine("a")
+    here = distant("a")
     checkpoint.claim(here, 1)
     saved(here, 1)
     (here / "batches.jsonl").write_text('{"attempt": 1}\n')
     saved(here, 2, is_best=False)
     remote.settle(here)
-    there = machine("b")
+    there = distant("b")
     as_new_process()
     checkpoint.claim(there, 2)
     last, best = checkpoint.load_last(there), checkpoint.load_best(there)
@@ -90,11 +90,11 @@ def test_an_upload_that_is_killed_leaves_the_former_checkpoint(machine, monkeypa
         done.append(place)
         write_bytes(place, content)
 
-    monkeypatch.setattr(snapshots, "write_bytes", dying)
-    saved(here, 2)
-    with contextlib.suppress(SystemExit):  # with five, all requests of the upload were allowed
-        remote.settle(here)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "write_bytes", dying)
+        saved(here, 2)
+        with contextlib.suppress(SystemExit):  # with five, all requests of the upload were allowed
+            remote.settle(here)
     there = machine("b")
     as_new_process()
     is_new = any("/heads/" in place for place in done)
