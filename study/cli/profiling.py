@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from study.cli.folders import storage_root
+from study.cli.folders import ledger_url, storage_root
 from study.cli.invocation import INVOCATION, program
-from study.cli.run_names import find_runs
+from study.cli.run_names import FoundRun, find_runs
 from study.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _of_run(text: str, overrides: Sequence[str], *, storage: str) -> _Wanted:
     if overrides:
         raise InputError("--set goes with a study file", f"write the run to a file: {program()} best NAME --yaml")
     run = find_runs(text, storage=storage)[0]
+    _warn_if_running(run)
     return _Wanted(
         name=run.name,
         config=run.config,
@@ -71,6 +72,16 @@ def _of_run(text: str, overrides: Sequence[str], *, storage: str) -> _Wanted:
         pseudo=str(run.study_directory / PSEUDO_FILE) if run.config.pseudo else "",
         folder=run.study_directory / "report" / f"profile-{run.directory.name}",
     )
+
+
+def _warn_if_running(run: FoundRun) -> None:
+    """A profile is honest about what it measured; while the study runs, that is not the speed of a run alone."""
+    from study.ledger import lock_holder
+
+    holder = lock_holder(run.study_directory, url=ledger_url(run.study_directory))
+    if holder is not None:
+        study = f"study {run.study_config.study} is running on {holder.host}"
+        typer.echo(f"warning: {study}; beside it on one machine, times are longer than those of a run alone", err=True)
 
 
 def _of_file(file: Path, overrides: Sequence[str], *, storage: str) -> _Wanted:

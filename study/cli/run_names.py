@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "baseline"
 FORMS: Final = "expected STUDY (its best trial), STUDY/TRIAL or STUDY/TRIAL-sSEED"
+MOST_NAMED: Final = 4
 RUN: Final = re.compile(r"(?P<trial>\d+|baseline)-(f(?P<fold>\d+)-)?s(?P<seed>\d+)")
 
 
@@ -63,9 +64,7 @@ def find_runs(text: str, *, storage: str, all_seeds: bool = False) -> list[Found
     trial = RUN.fullmatch(wanted)["trial"] if RUN.fullmatch(wanted) else wanted  # type: ignore[index]  # it matches
     runs = [run for run, parts in trained.items() if parts["trial"] == trial and wanted in (trial, run)]
     if not runs or (trial not in known.params and trial != BASELINE):
-        near = difflib.get_close_matches(wanted, [*trained, *known.params], n=3, cutoff=0.3)
-        fix = f"did you mean {' or '.join(f'{name}/{each}' for each in near)}?" if near else FORMS
-        raise InputError(f"study {name} has no trained run {wanted!r}", fix)
+        raise _unknown(name, wanted, trained=list(trained), trials=list(known.params))
     params = dict(known.params.get(trial, {}))
     return [
         FoundRun(
@@ -82,6 +81,24 @@ def find_runs(text: str, *, storage: str, all_seeds: bool = False) -> list[Found
         )
         for run in (runs if all_seeds else runs[:1])
     ]
+
+
+def _unknown(name: str, wanted: str, *, trained: Sequence[str], trials: Sequence[str]) -> InputError:
+    """What is wrong with a name, and which ones there are."""
+    if not trained:
+        return InputError(
+            f"no run of study {name} has a checkpoint yet", "wait for the first epoch, or resume the study"
+        )
+    some = ", ".join(f"{name}/{run}" for run in trained[:MOST_NAMED]) + (", ..." if len(trained) > MOST_NAMED else "")
+    if not wanted:
+        return InputError(
+            f"study {name} has no complete trial yet, of which one could be the best", f"name a run: {some}"
+        )
+    if wanted in trials:
+        return InputError(f"trial {wanted} of study {name} has no checkpoint", f"these have: {some}")
+    near = difflib.get_close_matches(wanted, [*trained, *trials], n=3, cutoff=0.5)
+    fix = f"did you mean {' or '.join(f'{name}/{each}' for each in near)}?" if near else f"{FORMS}, as in {some}"
+    return InputError(f"study {name} has no trained run {wanted!r}", fix)
 
 
 def _trained(directory: Path) -> dict[str, re.Match[str]]:

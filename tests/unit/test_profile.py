@@ -274,9 +274,10 @@ def test_table_and_figure(tmp_path):
     profile = profile_with(wait_read=1.0, forward=3.0, loss=0.1, backward=5.0, optimiser=0.5, rest=0.4)
     text = profile_text(profile)
     assert "mine/4-s0: resnet, 96 x 64 px, batch 8, cpu on node-3" in text
-    assert [line.split()[-3:] for line in text.splitlines() if line.startswith(("forward", "in all"))] == [
-        ["30.0%", "300.00", "3.00"],
-        ["100.0%", "1000.00", "10.00"],
+    assert [line.split() for line in text.splitlines() if line.startswith(("forward", "loss", "in all"))] == [
+        ["forward", "30.0%", "300.00", "3.00", "█" * 9],
+        ["loss", "1.0%", "10.00", "0.10"],
+        ["in", "all", "100.0%", "1000.00", "10.00"],
     ]
     assert "validation  " not in text
     assert "one of 2 workers" in profile_text(replace(profile, workers=2))

@@ -1,14 +1,16 @@
 """What a person may type for a run, and what is said of all else."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 
 from study.cli.folders import ledger_url, store_config
+from study.cli.profiling import _of_run
 from study.cli.run_names import find_models, find_runs
 from study.config import load_config
 from study.errors import InputError
-from study.ledger import Ledger
+from study.ledger import Ledger, lock_study
 from study.types import EpochResult, RunOutcome
 
 STUDY_FILE = """
@@ -71,7 +73,8 @@ def test_all_seeds(storage):
 @pytest.mark.parametrize(
     ("text", "fix"),
     [
-        ("tiny/2", "tiny/2"),  # it has no checkpoint; near names are told
+        ("tiny/2", "trial 2 of study tiny has no checkpoint these have: tiny/0-s0, "),
+        ("tiny/99", "as in tiny/0-s0, tiny/1-s0, tiny/1-s2, tiny/1-s10, ..."),
         ("tiny/1-s3", "did you mean tiny/1-s"),
         ("tiny/baselin", "did you mean tiny/baseline-s0"),
         ("tiny/x/y", "expected STUDY"),
@@ -83,6 +86,32 @@ def test_what_there_is_not(storage, text, fix):
     with pytest.raises(InputError) as caught:
         find_runs(text, storage=storage)
     assert fix in f"{caught.value.message} {caught.value.fix}"
+
+
+def test_a_profile_beside_the_running_study_says_so(storage, capsys):
+    """Times that were taken beside the study's own work are told as those of a run alone."""
+    _of_run("tiny/0", (), storage=storage)
+    assert capsys.readouterr().err == ""
+    with lock_study(Path(storage) / "tiny"):
+        _of_run("tiny/0", (), storage=storage)
+    assert "warning: study tiny is running on " in capsys.readouterr().err
+
+
+def test_a_study_that_has_just_begun(storage, tmp_path):
+    """Of a study without a complete trial nobody says which run to name, or that there is none yet."""
+    config = load_config(Path(storage).parent / "tiny.yaml")
+    directory = tmp_path / "tiny"
+    directory.mkdir()
+    store_config(directory, config)
+    with contextlib.closing(Ledger.open(ledger_url(directory), config=config)) as ledger:
+        ledger.next_trial()
+    with pytest.raises(InputError, match="no run of study tiny has a checkpoint yet"):
+        find_runs("tiny", storage=str(tmp_path))
+    (directory / "runs" / "0-s0" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(InputError, match="no complete trial yet") as caught:
+        find_runs("tiny", storage=str(tmp_path))
+    assert caught.value.fix == "name a run: tiny/0-s0"
+    assert find_runs("tiny/0", storage=str(tmp_path))[0].name == "tiny/0-s0"
 
 
 def test_an_exported_folder_is_one_network(tmp_path):
