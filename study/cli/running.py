@@ -26,7 +26,7 @@ from study.cli.folders import (
     study_directory,
     tracking_uri,
 )
-from study.cli.invocation import INVOCATION, program, storage_option
+from study.cli.invocation import INVOCATION, answering, program, storage_option
 from study.cli.larger import SPACE_PATHS, check_budget_left, space_overrides, trials_override
 from study.errors import InputError, InterruptedStudy, LostCluster, StudyError
 
@@ -58,7 +58,8 @@ def run_file(file: Path, *, storage: str, overrides: Sequence[str], scale: str |
         if config.confirm is None and stored.confirm is not None:  # `confirm NAME` has added one since
             config = config.model_copy(update={"confirm": stored.confirm})
     else:
-        config = _checked(file, overrides, storage=storage, scale=scale)
+        with answering():
+            config = _checked(file, overrides, storage=storage, scale=scale)
     _run(config, directory_of(config.study, storage, drive=True), storage=storage)
 
 

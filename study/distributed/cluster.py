@@ -35,6 +35,7 @@ RAY_ENVIRONMENT: Final = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the hospital
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller, which asks in this way
     "NO_ALBUMENTATIONS_UPDATE": "1",  # it would ask the network for newer releases
 }
 
@@ -173,7 +174,8 @@ def _start() -> None:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": logging.WARNING}
     if address:
-        options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in RAY_ENVIRONMENT}}
+        told = {name for name in os.environ if name in RAY_ENVIRONMENT or name.startswith("RAY_TRAIN_")}
+        options["runtime_env"] = {"env_vars": {name: os.environ[name] for name in sorted(told)}}
     else:
         # Workers inherit this process's environment; a runtime environment would start Python twice for each of them.
         # Without an address Ray would join whatever cluster somebody else has started on this machine.

@@ -25,12 +25,12 @@ PROBE_S: Final = 1  # between two looks whether the wait for room is to end
 TRY_S: Final = 5.0  # for a number of workers, before fewer are tried
 
 
-def start_actor(kind: type, **options: Any) -> Any:
+def start_actor(kind: type, *, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """An actor on the driver's node, which lives as long as the study, that takes no CPU from the workers."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote: Any = ray.remote
     make = remote(num_cpus=0, scheduling_strategy=here, **options)
-    return make(kind).remote()
+    return make(kind).remote(**(arguments or {}))
 
 
 def find_room(resources: ResourcesConfig, *, name: str, give_up: Callable[[], bool]) -> bool:

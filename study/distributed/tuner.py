@@ -5,6 +5,7 @@ an epoch, the driver keeps it before it answers, and on every start MLflow's jou
 """
 
 import contextlib
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from study.distributed.sharing import check_shared, folders_to_share
 from study.distributed.sizes import most_slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
+from study.distributed.warming import warm_loading
 from study.errors import EnvironmentFault, InputError, InterruptedStudy, StudyError
 from study.failures import advice, failure_lines, failure_table
 from study.ledger import Ledger, Teller
@@ -316,6 +318,7 @@ def _pool(config: StudyConfig, share: Share, *, scratch: Path, observe: Observe)
         wait_s=span_seconds(resources.wait) or 0.0,
         tell=lambda text: observe(Event(kind="warning", text=text)),
     )
+    warm_loading(math.ceil(available.cpus / 2))
     try:
         yield pool
     finally:

@@ -79,6 +79,7 @@ class Ledger(RunningTrials):
         self._adopted: list[int] = []
         self._handed: set[int] = set()
         self._rows: dict[int, TrialRow] = {}
+        self._ids: dict[int, int] = {}
         self._study = optuna.load_study(
             study_name=self.name,
             storage=storage,

@@ -18,6 +18,7 @@ class StoredTrials(StudyNotes):
     _keys: tuple[RunKey, ...]
     mode: Literal["max", "min"]
     _rows: dict[int, TrialRow]
+    _ids: dict[int, int]
 
     @answered
     def epochs(self, number: int, key: RunKey | None = None) -> list[EpochResult]:
@@ -80,7 +81,9 @@ class StoredTrials(StudyNotes):
 
     def _id(self, number: int) -> int:
         """Optuna's key of the trial in the database."""
-        try:
-            return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        except KeyError as error:
-            raise InputError(f"study {self.name} has no trial {number}", "look at `study status`") from error
+        if number not in self._ids:  # it never changes, and is asked for several times in each epoch
+            try:
+                self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+            except KeyError as error:
+                raise InputError(f"study {self.name} has no trial {number}", "look at `study status`") from error
+        return self._ids[number]

@@ -24,7 +24,7 @@ TARGETS = ("driver", "worker", "controller", "data task", "node", "PostgreSQL")
 # How the processes of each role call themselves; Ray names a process by what it runs.
 TITLES = {
     "worker": ("ray::RayTrainWorker",),
-    "controller": ("ray::TrainController",),
+    "controller": ("ray::SlotController",),
     "data task": ("ray::MapBatches", "ray::Map", "ray::Read", "ray::FlatMap"),
 }
 PATIENCE_S = 300  # for the study to make progress again

@@ -19,7 +19,7 @@ from study.distributed.specs import make_spec
 from study.training.batch_log import read_batches
 
 pytestmark = pytest.mark.ray
-OURS = ("RayTrainWorker", "TrainController", "SynchronizationActor", "PlacementGroupCleaner", "Switchboard")
+OURS = ("RayTrainWorker", "SlotController", "SynchronizationActor", "PlacementGroupCleaner", "Switchboard")
 STEPS = 12  # of an epoch of 48 images in batches of 4
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_left_of_runs_that_are_pruned_fail_or_lose_a_process(cluster,
     assert sorted(read_batches(Path(pruned.directory))) == list(range(STEPS))  # not one step after the decision
     assert of_slot() == alone
 
-    for class_name in ("RayTrainWorker", "TrainController"):
+    for class_name in ("RayTrainWorker", "SlotController"):
         spec = make_spec(tmp_path, class_name, 0, config=config, attempt=1)
 
         def kill(_, kind, payload, victim=class_name):
