@@ -72,10 +72,12 @@ def test_trial_start(config, tmp_path):
         pool = SlotPool(1, workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
         first = wait_times(pool, [make_spec(tmp_path, "cold", 0, config=config, attempt=1)])
         cold_s = time.perf_counter() - begun
+        cold_start_s = cold_s - first[0][1] + first[0][0]
         warm = wait_times(pool, [make_spec(tmp_path, str(i), 0, config=config, attempt=1) for i in range(RUNS)])
         pool.close()
     start_s, step_s = (statistics.median(values) for values in zip(*warm, strict=True))
     print(f"\nTorchTrainer that does nothing   {min(trainer_s):7.2f} s (the quicker of 2)")
+    print(f"cold slot: decision to worker    {cold_start_s:7.2f} s")
     print(f"cold slot: to the first epoch    {cold_s:7.2f} s")
     print(f"warm slot: decision to worker    {start_s:7.3f} s (median of {RUNS})")
     print(f"warm slot: decision to the end of one step with validation and checkpoint {step_s:.3f} s")
