@@ -19,15 +19,23 @@ Artifacts = Callable[[Path], Sequence[Path]]
 
 
 def tracker_of(
-    ledger: Ledger, config: StudyConfig, *, study_dir: Path, tracking_uri: str, from_start: bool = False
+    ledger: Ledger,
+    config: StudyConfig,
+    *,
+    study_dir: Path,
+    tracking_uri: str,
+    from_start: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Tracker:
     """The study's tracker; its id in MLflow is kept in the ledger, so that a lost journal finds its runs again.
+
+    ``tell`` gets a line for a person when MLflow is away for long, and when it is back.
 
     Raises:
         StudyError: the journal is damaged.
     """
     known = ledger.stage(STUDY_ID)
-    tracker = Tracker(study_dir, tracking_uri, config, study_id=known or "", from_start=from_start)
+    tracker = Tracker(study_dir, tracking_uri, config, study_id=known or "", from_start=from_start, tell=tell)
     if known != tracker.study_id:
         ledger.record_stage(STUDY_ID, tracker.study_id)
     return tracker

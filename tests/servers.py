@@ -5,8 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,43 @@ class PostgresServer:
         options = {"cwd": self.home, "capture_output": True, "text": True}
         done = subprocess.run([*self._as_user, *words], check=False, **options)
         assert done.returncode == 0, done.stderr
+
+
+class MlflowServer:
+    """An MLflow server over a database and a folder of its own, which it makes when they are missing."""
+
+    def __init__(self, home):
+        self.home, self.port, self.process = home, free_port(), None
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database(self):
+        """The file that holds all but the artifacts."""
+        return self.home / "mlflow.db"
+
+    def start(self):
+        """Start it; `wait` tells when it answers."""
+        words = ["--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", self.home / "files"]
+        words += ["--port", str(self.port), "--workers", "1"]
+        with (self.home / "log").open("ab") as log:
+            command = [sys.executable, "-m", "mlflow", "server", *words]
+            self.process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=self.home)
+
+    def wait(self, seconds=120):
+        """Wait until it answers."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+            except OSError:
+                assert time.monotonic() < deadline, (self.home / "log").read_text()[-2000:]
+                time.sleep(0.1)
+
+    def kill(self):
+        """SIGKILL to all of its processes; nothing when it does not run."""
+        if self.process is None:
+            return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None

@@ -8,7 +8,7 @@ import contextlib
 import math
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,11 @@ def run_study(
         return read_result(ledger, config)
 
 
+def _warner(observe: Observe) -> Callable[[str], None]:
+    """Takes lines for a person."""
+    return lambda text: observe(Event(kind="warning", text=text))
+
+
 @contextlib.contextmanager
 def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, observe: Observe) -> Iterator[Observe]:
     """Events for ``observe`` also become the ledger's note of what happens now, beside the study file.
@@ -91,6 +96,7 @@ def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, obs
     if ledger is None:
         yield observe
         return
+    ledger.outage.tell = _warner(observe)
     ledger.record_file(config_yaml(config))
     with Teller(ledger, epochs=config.train.epochs, mode=config.mode, directory=study_dir) as teller:
 
@@ -106,7 +112,7 @@ def _tracker(
     ledger: Ledger, study_dir: Path, tracking_uri: str, *, config: StudyConfig, observe: Observe
 ) -> Iterator[Tracker]:
     """The mirror of the study; on leaving, MLflow is told how the study stands."""
-    tracker = tracker_of(ledger, config, study_dir=study_dir, tracking_uri=tracking_uri)
+    tracker = tracker_of(ledger, config, study_dir=study_dir, tracking_uri=tracking_uri, tell=_warner(observe))
     state: Literal["done", "interrupted", "failed"] = "failed"
     try:
         yield tracker
@@ -169,7 +175,7 @@ def _run_stages(search: Search) -> None:
     remaining = left_to_search(search.ledger)
     with (
         _scratch(search.study_dir) as scratch,
-        shared_cluster(config, tell=lambda text: search.observe(Event(kind="warning", text=text))) as share,
+        shared_cluster(config, tell=_warner(search.observe)) as share,
         _pool(config, share, scratch=scratch, observe=search.observe) as pool,
         _interrupting(search, pool),
     ):
@@ -316,7 +322,7 @@ def _pool(config: StudyConfig, share: Share, *, scratch: Path, observe: Observe)
         most=most_slots(config),
         concurrent=resources.concurrent,
         wait_s=span_seconds(resources.wait) or 0.0,
-        tell=lambda text: observe(Event(kind="warning", text=text)),
+        tell=_warner(observe),
     )
     warm_loading(math.ceil(available.cpus / 2))
     try:

@@ -22,6 +22,7 @@ from optuna.storages import BaseStorage
 
 from study.errors import StudyError
 from study.ledger.now import Now, now_from_json, now_to_json
+from study.ledger.outage import Outage
 from study.ledger.records import Reading, RunKind, RunRecord, outcome_to_json
 from study.ledger.storage import answered, patience_for, sync_storage, write_ahead
 from study.types import Retry, RunOutcome
@@ -40,6 +41,7 @@ class StudyNotes:
         self._read_only = read_only
         self._session: tuple[str, float] | None = None
         self.patience_s: float = 0.0 if read_only else patience_for(storage)
+        self.outage = Outage()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ledger holds the way into its database and stays in its process")

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import functools
-import logging
 import struct
 import time
 from collections.abc import Callable
@@ -21,10 +20,9 @@ from sqlalchemy.pool import NullPool
 
 from study.errors import EnvironmentFault, InputError
 from study.ledger.glance import looked_at
+from study.ledger.outage import Outage
 from study.ledger.postgresql import is_server, shown, with_driver
 from study.ledger.seal import UNSEAL, check_file, seal
-
-logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,24 +141,29 @@ def answered(function: Callable[P, R]) -> Callable[P, R]:
     """Turn a database that stops answering into an error that says so; the study can be resumed afterwards.
 
     A method of something with a ``patience_s`` waits so long for a server to come back, and is then called again: such
-    methods give the same result when an earlier call of them was done by halves.
+    methods give the same result when an earlier call of them was done by halves. Its ``outage`` is told of that.
     """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         patience = getattr(args[0], "patience_s", 0.0) if args else 0.0
+        outage: Outage | None = getattr(args[0], "outage", None) if args else None
         deadline, pause = time.monotonic() + patience, FIRST_PAUSE_S
         while True:
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             except UNANSWERED as error:
                 if time.monotonic() > deadline or not _is_gone(error):
                     raise EnvironmentFault(
                         f"the ledger's database did not answer: {_reason(error)}",
                         "see to the database, then resume the study",
                     ) from error
-                if pause == FIRST_PAUSE_S:
-                    logger.warning("the ledger's server does not answer; waiting for it: %s", _reason(error))
+                if outage is not None:
+                    outage.go_on(_reason(error), patience_s=patience)
+            else:
+                if outage is not None and pause > FIRST_PAUSE_S:
+                    outage.end()
+                return result
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_S)
 

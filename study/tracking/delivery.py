@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ FIRST_DELAY_S: Final = 0.5
 MAX_DELAY_S: Final = 20.0
 RECORDS_PER_ROUND: Final = 100
 ARTIFACT_TRIES: Final = 5
+TOLD_FAILURES: Final = 3  # in a row, after which a person is told: at the earliest 1.5 s after the first
 JOURNAL_FILE: Final = "journal.jsonl"
 CURSOR_FILE: Final = "journal.cursor"
 
@@ -34,20 +35,31 @@ class Delivery:
         cursor_path: file that holds how far the journal was delivered to this tracking URI.
         tracking_uri: the address; each has a place of its own in the cursor, and a new one is told everything.
         from_start: deliver everything again.
+        tell: gets a line for a person when MLflow is away for long, and when it is back.
     """
 
     def __init__(
-        self, journal: Journal, mirror: Mirror, *, cursor_path: Path, tracking_uri: str, from_start: bool = False
+        self,
+        journal: Journal,
+        mirror: Mirror,
+        *,
+        cursor_path: Path,
+        tracking_uri: str,
+        from_start: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._mirror = mirror
+        self._tell = tell
         self._cursor_path = cursor_path
         self._target = target_of(tracking_uri)
         self._cursors = read_cursors(cursor_path)
         self._offset, self._sequence = (0, 0) if from_start else self._start()
         self._is_checked = False
         self._had_trouble = False
-        self._tries = 0
+        self._failures = 0  # in a row
+        self._away_since = 0.0
+        self._artifact_tries = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._deadline = 0.0
@@ -99,16 +111,18 @@ class Delivery:
         """Apply records in order and move the cursor; False at the first one that has to be tried again."""
         for _, group in itertools.groupby(records, key=lambda item: _batch_of(item[0])):
             batch = list(group)
+            is_there = False
             try:
                 if self._restarted():
                     return True
+                is_there = True
                 self._mirror.apply([record for record, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises must not end the mirror
                 self._had_trouble = True
                 self._mirror.forget()
-                if not self._is_given_up(batch[0][0], error):
+                if not self._is_given_up(batch[0][0], error, is_there=is_there):
                     return False
-            self._tries = 0
+            self._is_back()
             self._move(offset=batch[-1][1], sequence=batch[-1][0].sequence)
         return True
 
@@ -136,15 +150,30 @@ class Delivery:
             logger.warning("MLflow could not be asked in the end: %s", reason_of(error))
             return False
 
-    def _is_given_up(self, record: Record, error: Exception) -> bool:
-        self._tries += 1
-        is_given_up = is_permanent(error) or (record.kind == "artifact" and self._tries >= ARTIFACT_TRIES)
+    def _is_given_up(self, record: Record, error: Exception, *, is_there: bool) -> bool:
+        """Whether the study goes on without a record; a file only when MLflow answers and still does not take it."""
+        self._artifact_tries += is_there and record.kind == "artifact"
+        is_given_up = is_permanent(error) or self._artifact_tries >= ARTIFACT_TRIES
         what = f"{record.kind} of run {record.run_name}" if record.trial else record.kind
         if is_given_up:
             logger.warning("MLflow does not take record %d (%s): %s", record.sequence, what, reason_of(error))
-        elif self._tries == 1:
+            return True
+        self._failures += 1
+        if self._failures == 1:
+            self._away_since = time.monotonic()
             logger.warning("MLflow does not answer; its records wait in the journal: %s", reason_of(error))
-        return is_given_up
+        elif self._failures == TOLD_FAILURES:
+            self._tell(
+                f"MLflow does not answer ({reason_of(error)}); training goes on, its records wait in the journal"
+            )
+        return False
+
+    def _is_back(self) -> None:
+        """A record was delivered, or given up by a server that answers."""
+        if self._failures >= TOLD_FAILURES:
+            away = time.monotonic() - self._away_since
+            self._tell(f"MLflow answers again after {away:.0f} s, and gets what waited in the journal")
+        self._failures = self._artifact_tries = 0
 
     def _move(self, *, offset: int, sequence: int) -> None:
         self._offset, self._sequence = offset, sequence

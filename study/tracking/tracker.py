@@ -1,6 +1,6 @@
 """What the driver of a study tells MLflow; every call returns at once, and telling twice does no harm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -48,13 +48,21 @@ class Tracker:
         config: the resolved study file; its ``study`` is the name of the experiment.
         study_id: the study's id in MLflow, for a journal that has none yet.
         from_start: deliver the journal from its beginning, whatever was delivered before.
+        tell: gets a line for a person when MLflow is away for long, and when it is back; called by another thread.
 
     Raises:
         StudyError: the journal is damaged.
     """
 
     def __init__(
-        self, study_dir: Path, tracking_uri: str, config: StudyConfig, *, study_id: str = "", from_start: bool = False
+        self,
+        study_dir: Path,
+        tracking_uri: str,
+        config: StudyConfig,
+        *,
+        study_id: str = "",
+        from_start: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         study_dir.mkdir(parents=True, exist_ok=True)
         self.tracking_uri: str = tracking_uri or default_uri(study_dir)
@@ -73,6 +81,7 @@ class Tracker:
             cursor_path=study_dir / CURSOR_FILE,
             tracking_uri=self.tracking_uri,
             from_start=from_start,
+            tell=tell,
         )
         self._append(
             "study",

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from study.errors import EnvironmentFault, InputError
-from study.ledger import Ledger, ask_to_stop, lock_holder, lock_study
+from study.ledger import Ledger, ask_to_stop, lock_holder, lock_study, outage
 from study.ledger.lock_row import TABLE, LockRow
 from study.ledger.locking import Held, here
 from study.ledger.postgresql import shown, with_driver
@@ -68,7 +68,9 @@ def test_a_server_that_crashes_and_comes_back_costs_nothing(server, tools, monke
     """While a writer waits for a server that was shot, a call that was cut off is done once, wherever it was cut."""
     config = tools.make_config(trials=3, epochs=2, pruner="none")
     config.study = "crash"
-    ledger = Ledger.open(server.url, config=config)
+    ledger, told = Ledger.open(server.url, config=config), []
+    ledger.outage.tell = told.append
+    monkeypatch.setattr(outage, "TELL_S", 0.0)
     import study.ledger.book as book
 
     create, crashes = book.create_trial, []
@@ -89,6 +91,10 @@ def test_a_server_that_crashes_and_comes_back_costs_nothing(server, tools, monke
         tools.run_trial(ledger, trial, 2)
     assert [(row.trial, row.state, row.epochs) for row in ledger.rows()] == [(str(i), "complete", 2) for i in range(3)]
     assert len(crashes) == 1
+    assert len(told) == 4
+    assert all("does not answer" in text and "for up to 60 s" in text for text in told[::2])
+    assert all("answers again after" in text for text in told[1::2])
+    assert not any(PASSWORD in text for text in told)
     server.stop(9)
     ledger.patience_s = 0.0
     with pytest.raises(EnvironmentFault, match="did not answer"):

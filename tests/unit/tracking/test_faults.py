@@ -140,6 +140,39 @@ def test_an_outage_delays_nobody_and_loses_nothing(tmp_path, tools, door):
     check_once(door, "outage")
 
 
+def test_a_file_waits_for_a_server_that_is_away(tmp_path, tools, door, monkeypatch):
+    """A file that would go to MLflow while it is away is given up after some tries, or nobody learns of the outage."""
+    monkeypatch.setattr(delivery_module, "MAX_DELAY_S", 0.01)
+    figure, told, tried = tmp_path / "curve.png", [], []
+    figure.write_bytes(b"png")
+    door.open()
+    tracker = Tracker(tmp_path / "file", door.uri, tools.make_config("file"), tell=told.append)
+    tell(tracker, tools)
+    assert tracker.wait(30) == 0
+    door.close()
+    make = delivery_module.Delivery._is_given_up
+    monkeypatch.setattr(
+        delivery_module.Delivery, "_is_given_up", lambda *args, **named: tried.append(args) or make(*args, **named)
+    )
+    tracker.log_artifacts("0", 7, [figure])
+    deadline = time.monotonic() + 30
+    while len(tried) <= 2 * delivery_module.ARTIFACT_TRIES:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(told) == 1
+    assert told[0].startswith("MLflow does not answer (")
+    door.open()
+    tracker.end_run("0", 7, tools.complete(12, 0.12))
+    assert tracker.close() == 0
+    assert len(told) == 2
+    assert told[1].startswith("MLflow answers again after ")
+    check_once(door, "file")
+    client = make_client(door.uri)
+    runs = client.search_runs([client.get_experiment_by_name("file").experiment_id])
+    (run,) = [run for run in runs if run.info.run_name == "0-s7"]
+    assert "curve.png" in [one.path for one in client.list_artifacts(run.info.run_id)]
+
+
 def test_a_slow_server_does_not_slow_training(tmp_path, tools, door):
     """While every answer takes half a second, telling an epoch takes milliseconds."""
     door.open()

@@ -1,61 +1,30 @@
 """A real MLflow server, which comes late."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
 
 from study.errors import EnvironmentFault, InputError
 from study.tracking import Tracker, best_rows, study_config_text
 from study.tracking.server import make_client
+from tests.servers import MlflowServer
 
 METRIC = "val/auroc_macro"
 
 
 @pytest.fixture
 def server(tmp_path, empty_database):
-    """An address, and a function that starts a server there, which is shot in the end."""
-    home = tmp_path / "server"
-    home.mkdir()
-    shutil.copy(empty_database, home / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    database, files = f"sqlite:///{home / 'mlflow.db'}", str(home / "files")
-    options = ["--backend-store-uri", database, "--artifacts-destination", files, "--port", str(port), "--workers", "1"]
-    processes = []
-
-    def start():
-        command = [sys.executable, "-m", "mlflow", "server", *options]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home}
-        processes.append(subprocess.Popen(command, start_new_session=True, **quiet))
-
-    yield f"http://127.0.0.1:{port}", start
-    for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(uri, seconds=120):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    """A server that has not been started yet; it is shot in the end."""
+    server = MlflowServer(tmp_path / "server")
+    shutil.copy(empty_database, server.database)
+    yield server
+    server.kill()
 
 
 @pytest.mark.long
 def test_server_that_comes_late(tmp_path, server, tools, capfd):
     """What was told before the server came and while it ran is there once, with its files, and nothing is printed."""
-    uri, start = server
+    uri = server.uri
     figure = tmp_path / "curve.png"
     figure.write_bytes(b"png")
     config = tools.make_config()
@@ -65,8 +34,8 @@ def test_server_that_comes_late(tmp_path, server, tools, capfd):
         tracker.log_epoch("0", 7, tools.epoch(number, number / 10))
     with pytest.raises(EnvironmentFault, match="cannot be used"):
         best_rows(uri, "quick")
-    start()
-    wait_for(uri)
+    server.start()
+    server.wait()
     tracker.log_epoch("0", 7, tools.epoch(6, 0.6))
     tracker.end_run("0", 7, tools.complete(6, 0.6), artifacts=[figure])
     assert tracker.close(60) == 0
