@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 NAMESPACE: Final = b"study"
 PREFIX: Final = "sharing:"
 
-Share = Callable[[Capacity], Capacity]
+Share = Callable[[Capacity, int], Capacity]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a study asks of a cluster: CPUs and GPUs of its smallest slot, how many it can use, and its priority."""
+    """What a study asks of a cluster: CPUs and GPUs of its smallest slot, how many it can use now, its priority."""
 
     job: str
     study: str
@@ -59,8 +59,13 @@ def claim_of(config: StudyConfig, *, job: str) -> Claim:
         priority=resources.priority,
         cpus=slot_cpus(small),
         gpus=small.most_gpus,
-        most=most_slots(config) * (resources.most_workers // small.most_workers),
+        most=most_slots(config) * _smallest_in(config),
     )
+
+
+def _smallest_in(config: StudyConfig) -> int:
+    """For how many of the smallest slots of a study its largest one counts."""
+    return config.resources.most_workers // fewest(config.resources).most_workers
 
 
 def divided(claims: Sequence[Claim], available: Capacity) -> dict[str, int]:
@@ -87,11 +92,17 @@ def divided(claims: Sequence[Claim], available: Capacity) -> dict[str, int]:
 
 
 class Sharing:
-    """One study's view of the cluster that it shares; call it with what the cluster has, for what of it is its own."""
+    """One study's view of the cluster that it shares; call it with what the cluster has, for what of it is its own.
 
-    def __init__(self, claim: Claim, *, tell: Callable[[str], None]) -> None:
-        self._claim, self._tell = claim, tell
-        self._told: tuple[str, ...] = ()
+    Args:
+        claim: with the most that the study can ever use.
+        tell: gets a line for a person when other studies come or go, or the study's part changes.
+        smallest: for how many of the slots of the claim one of the study's slots counts.
+    """
+
+    def __init__(self, claim: Claim, *, tell: Callable[[str], None], smallest: int = 1) -> None:
+        self._claim, self._tell, self._most, self._smallest = claim, tell, claim.most, smallest
+        self._told: tuple[tuple[str, ...], int] = ((), 0)
 
     def enter(self) -> None:
         """Leave the claim where other studies see it."""
@@ -101,14 +112,21 @@ class Sharing:
         """Take the claim back."""
         _internal_kv_del(self._key(self._claim.job), namespace=NAMESPACE)
 
-    def __call__(self, available: Capacity) -> Capacity:
-        """The part of a cluster that belongs to this study; all of it when there is no other."""
+    def __call__(self, available: Capacity, slots: int) -> Capacity:
+        """The part of a cluster that belongs to this study, which can use ``slots``; all of it without another study.
+
+        A study that can use fewer than before leaves the others to those that can use more.
+        """
+        most = min(slots * self._smallest, self._most)
+        if most != self._claim.most:
+            self._claim = replace(self._claim, most=most)
+            self.enter()
         claims = self._claims()
         others = tuple(sorted(claim.study for claim in claims if claim.job != self._claim.job))
         own = divided(claims, available)[self._claim.job] if others else 0
-        if others != self._told:
+        if (others, own) != self._told:
             self._tell_of(others, own)
-            self._told = others
+            self._told = others, own
         if not others:
             return available
         return replace(available, cpus=own * self._claim.cpus, gpus=own * self._claim.gpus)
@@ -160,7 +178,7 @@ def _read(text: bytes | None) -> Claim | None:
 def shared_cluster(config: StudyConfig, *, tell: Callable[[str], None]) -> Iterator[Share]:
     """While open, other studies on the connected cluster leave this one its part; call inside ``connected``."""
     job = ray.get_runtime_context().get_job_id()
-    sharing = Sharing(claim_of(config, job=job), tell=tell)
+    sharing = Sharing(claim_of(config, job=job), tell=tell, smallest=_smallest_in(config))
     sharing.enter()
     try:
         yield sharing

@@ -11,6 +11,7 @@ from study.distributed.cluster import Capacity
 EPSILON: Final = 1e-9
 MOST_SLOTS: Final = 1000
 PATIENT_LOOKS: Final = 3  # looks in a row that find room for more workers, before a run is moved for them
+IDLE_S: Final = 20.0  # that a slot has been of no use, before it is given to a study that can use it
 GROW_PAUSE_S: Final = 300.0  # a slot that has just been moved stays for so long, whatever there is room for
 
 
@@ -128,3 +129,33 @@ class Sizing:
 
     def _may_move(self, slot: int, now: float) -> bool:
         return now - self._moved.get(slot, -math.inf) > GROW_PAUSE_S
+
+
+@dataclass(kw_only=True)
+class Need:
+    """How many slots a study can use: all that it may have, until fewer runs than that are left.
+
+    A slot that is given back and wanted again costs a start of its workers, so fewer count after ``IDLE_S``; more count
+    at once.
+
+    Attributes:
+        most: slots that the study may have.
+        left: runs that are left, where the driver hands them out itself.
+        is_last: no further trial begins, so what the slots know of is all that is left.
+    """
+
+    most: int
+    left: int | None = None
+    is_last: bool = False
+    _needed: int = 0  # so far all
+    _since: float | None = None
+
+    def slots(self, open_runs: int, *, now: float) -> int:
+        """Slots that are of use, when ``open_runs`` that the slots know of are not over; at least one."""
+        known = open_runs if self.is_last else self.most
+        runs = max(1, min(known if self.left is None else self.left, self.most))
+        if runs >= (self._needed or self.most) or (self._since is not None and now - self._since >= IDLE_S):
+            self._needed, self._since = runs, None
+        elif self._since is None:
+            self._since = now
+        return self._needed or self.most

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from study.distributed.cluster import Capacity, capacity
 from study.distributed.deaths import DeathWatch, draining_nodes, gone_nodes, lost_its_place
 from study.distributed.room import find_size, has_free, lacking, remove_group, start_actor
 from study.distributed.sharing import leave_mark
-from study.distributed.sizes import Sizing, arrange, fewest
+from study.distributed.sizes import Need, Sizing, arrange, fewest
 from study.distributed.switchboard import Switchboard
 from study.errors import StudyError
 from study.remote import is_copy
@@ -55,6 +55,7 @@ class SlotPool:
         failure: why no slot can work any more; empty while one can.
         lacks_room: it is room in the cluster that was missing for ``wait_s`` seconds.
         most: slots that there may be.
+        need: how many of them are of use; the others are for studies that share the cluster.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class SlotPool:
         most: int | None = None,
         wait_s: float = WAIT_S,
         tell: Callable[[str], None] = logger.warning,
-        share: Callable[[Capacity], Capacity] = lambda available: available,
+        share: Callable[[Capacity, int], Capacity] = lambda available, _: available,
         **resources: Any,
     ) -> None:
         self.switchboard = start_actor(Switchboard, max_concurrency=10_000)
@@ -80,7 +81,7 @@ class SlotPool:
         self._seeking: set[int] = set()
         self._parked: set[int] = set()
         self._sizes: dict[int, int] = {}
-        self._sizing = Sizing()
+        self._sizing, self.need = Sizing(), Need(most=self.most)
         self._moving: dict[int, float] = {}
         self._without_room_since: float | None = None
         self._was_too_wide, self._lean_looks = False, 0
@@ -88,7 +89,7 @@ class SlotPool:
         self._looked = time.monotonic()
         self._ended: queue.Queue[tuple[int, str]] = queue.Queue()
         self._closing = threading.Event()
-        sizes = arrange(self._resources, share(capacity()), count)
+        sizes = arrange(self._resources, share(capacity(), self.most), count)
         for slot in range(count):
             self._start(slot, sizes[slot] if slot < len(sizes) else self._resources.sizes[0])
         self._watcher = threading.Thread(target=self._watch, name="slot-watcher", daemon=True)
@@ -105,6 +106,7 @@ class SlotPool:
 
     def open_room(self) -> None:
         """No further trial begins: idle slots may take runs that were held back; with one slot there is none idle."""
+        self.need.is_last = True
         if self.most > 1:
             self.switchboard.open_room.remote()
 
@@ -222,13 +224,18 @@ class SlotPool:
         if leaving:
             self._leaving(ray.get(self.switchboard.leave.remote(leaving)), since=math.inf)  # until the node goes
         available = capacity(without=leaving | (gone_nodes() if in_doubt else set()))
-        wanted = arrange(self._resources, self._share(available), self.most) or [self._resources.sizes[0]]
+        placed, busy, open_runs = ray.get(self.switchboard.standing.remote())
+        share = self._share(available, need := self.need.slots(open_runs, now=self._looked))
+        wanted = arrange(self._resources, share, max(need, len(self._staying()))) or [self._resources.sizes[0]]
         self._resize(wanted)
         if not self._fits:
             self._give_up(self._last_end)
             return
-        self._shrink(len(self._staying()) - len(wanted))
-        self._watch_wait(available)
+        self._shrink(len(self._staying()) - len(wanted), busy)
+        if placed:
+            self._without_room_since = None
+        else:
+            self._watch_wait(available)
 
     def _staying(self) -> dict[int, int]:
         """The slots that do not have to go, with their workers."""
@@ -247,13 +254,9 @@ class SlotPool:
     def _resize(self, wanted: list[int]) -> None:
         """Start slots for which there is room, and move runs that have more workers than fit, or fewer."""
         staying = self._staying()
-        changes = self._sizing.changes(
-            wanted,
-            staying,
-            settled=frozenset(staying) - self._seeking,
-            has_room=len(self._resources.sizes) > 1 and has_free(self._resources),
-            now=time.monotonic(),
-        )
+        settled = frozenset(staying) - self._seeking
+        has_room = len(self._resources.sizes) > 1 and has_free(self._resources)
+        changes = self._sizing.changes(wanted, staying, settled=settled, has_room=has_room, now=time.monotonic())
         idle = [slot for slot in range(len(wanted)) if slot not in self._fits]
         sound = [slot for slot in idle if self._starts.get(slot, 0) < MAX_STARTS]
         for slot, size in zip(sound, changes.start, strict=False):
@@ -263,8 +266,8 @@ class SlotPool:
         if changes.grow is not None:
             self._move(changes.grow, at_epoch=True)
 
-    def _shrink(self, surplus: int) -> None:
-        """Send slots away for which there is no room: those that wait for some first, then those that work.
+    def _shrink(self, surplus: int, busy: Collection[int]) -> None:
+        """Send slots away for which there is no room: those that wait for some first, then the idle, then the busy.
 
         When a node is lost, a slot may work where the loading tasks of another one need the processor. It goes when
         two looks in a row agree, with a checkpoint, and without one when its run does not come to a step's end.
@@ -273,7 +276,7 @@ class SlotPool:
         self._parked |= set(waiting)
         rest = surplus - len(waiting)
         if rest > 0 and self._was_too_wide:
-            for slot in sorted(set(self._staying()) - self._seeking, reverse=True)[:rest]:
+            for slot in sorted(set(self._staying()) - self._seeking, key=lambda slot: (slot in busy, -slot))[:rest]:
                 self._move(slot)
         self._was_too_wide = rest > 0
         for slot, since in self._moving.items():
@@ -284,9 +287,6 @@ class SlotPool:
 
     def _watch_wait(self, available: Capacity) -> None:
         """The time without any slot that has found room is counted, and ends the study when it is too long."""
-        if ray.get(self.switchboard.num_placed.remote()):
-            self._without_room_since = None
-            return
         is_seeking = set(self._fits) <= self._seeking
         self._lean_looks = self._lean_looks + 1 if is_seeking else 0
         if self._without_room_since is None and self._lean_looks < LEAN_LOOKS:
@@ -333,6 +333,7 @@ def run_directly(
     """Run what nothing prunes, ``concurrent`` at a time where there are slots, and hand on each event of each run."""
     waiting, live, board = list(specs), dict[Any, RunSpec](), pool.switchboard
     while live or (waiting and not stop.is_set()):
+        pool.need.left = len(waiting) + len(live)
         while waiting and len(live) < min(concurrent, pool.width) and not stop.is_set():
             spec = waiting.pop(0)
             ray.get(board.submit.remote(spec))
@@ -346,3 +347,4 @@ def run_directly(
                 ray.get(board.decide.remote(spec.run_id, payload.epoch, True))
             if kind != "end":
                 live[board.next_event.remote(spec.run_id)] = spec
+    pool.need.left = None

@@ -162,9 +162,10 @@ class Switchboard:
             self._moves.setdefault(slot, None)
         await self._tell()
 
-    async def num_placed(self) -> int:
-        """Slots whose workers are there."""
-        return len(self._groups)
+    async def standing(self) -> tuple[int, frozenset[int], int]:
+        """How many slots have their workers, which ones have a run in hand, and how many runs are not over."""
+        flights = [flight for flight in self._flights.values() if not flight.ended]
+        return len(self._groups), frozenset(each.slot for each in flights if each.slot is not None), len(flights)
 
     async def interrupt(self) -> None:
         """Ask every run to save and end, and start no other."""

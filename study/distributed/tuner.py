@@ -310,7 +310,7 @@ def _scratch(study_dir: Path) -> Iterator[Path]:
 def _pool(config: StudyConfig, share: Share, *, scratch: Path, observe: Observe) -> Iterator[SlotPool]:
     resources = config.resources
     available = capacity()
-    count = count_slots(config, available, share(available))
+    count = count_slots(config, available, share(available, most_slots(config)))
     observe(Event(kind="stage", text=f"starting {count} worker slot{'s' if count > 1 else ''}"))
     pool = SlotPool(
         count,

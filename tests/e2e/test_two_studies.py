@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -50,6 +51,16 @@ def epochs(cli, name):
     return journal.read_text().count('"kind": "epoch"') if journal.exists() else 0
 
 
+def pace(cli, name, since):
+    """Of the epochs since a moment: how many, the longest time between two, the share that was spent on waiting."""
+    journal = (cli.folder / "studies" / name / "journal.jsonl").read_text().splitlines()
+    told = [record for record in map(json.loads, journal) if record["kind"] == "epoch"]
+    told = [record for record in told if record["time_ms"] > 1000 * since]
+    times = [record["time_ms"] / 1000 for record in told]
+    waits = [record["payload"]["system"]["system/data_wait_share"] for record in told]
+    return len(told), max(b - a for a, b in pairwise(times)), max(waits)
+
+
 def wait_for(condition, what, cli, timeout=400):
     deadline = time.monotonic() + timeout
     while not condition():
@@ -75,8 +86,13 @@ def test_two_studies_go_on_side_by_side_and_a_dead_one_gives_its_part_back(cli, 
     two = start(cli, small_file, "two", env, "train.epochs=12", "resources.concurrent=auto")
     try:
         wait_for(lambda: epochs(cli, "two") >= 2, "the second study gets no slot", cli)
-        before = epochs(cli, "one")
-        wait_for(lambda: epochs(cli, "one") >= before + 2, "the first study has no slot any more", cli)
+        since, before = time.time(), (epochs(cli, "one"), epochs(cli, "two"))
+        wait_for(lambda: epochs(cli, "one") >= before[0] + 8, "the first study has no slot any more", cli)
+        wait_for(lambda: epochs(cli, "two") >= before[1] + 8, "the second study does not get on", cli)
+        for name in ("one", "two"):
+            count, longest_s, share = pace(cli, name, since)
+            print(f"\nstudy {name}: {count} epochs, {longest_s:.1f} s the longest, {share:.0%} of one waiting at most")
+            assert longest_s < 60, "the loading tasks of one study keep those of the other waiting"
         assert one.poll() is None
         assert two.poll() is None
         assert workers() == 2

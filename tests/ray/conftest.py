@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from study.config import StudyConfig
+
 # Read by every Python process of the cluster when it starts: a file called killer is fatal, a hungry one eats memory.
 STRANGE_FILES = """
 import os, pathlib, signal
@@ -29,3 +31,21 @@ def cluster(tmp_path_factory):
         patch.setenv("PYTHONPATH", str(hook), prepend=os.pathsep)
         with connected():
             yield
+
+
+@pytest.fixture(scope="module")
+def study_of(make_dataset, tmp_path_factory):
+    """A function that makes a study of a small network on the tiny dataset; sections of the study file are added."""
+
+    def make(name, **sections):
+        root = make_dataset(tmp_path_factory.mktemp(name) / "tiny")
+        source = {"kind": "phantom", "name": "site_a", "patients": 4}
+        raw = {
+            "study": name,
+            "data": {"prepared": str(root), "image_size": 32, "sources": [source]},
+            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
+            "augment": {"policy": "none"},
+        }
+        return StudyConfig.model_validate(raw | sections)
+
+    return make

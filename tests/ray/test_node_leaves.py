@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,22 +28,9 @@ EPOCHS = 8
 
 
 @pytest.fixture(scope="module")
-def config(make_dataset, tmp_path_factory):
-    """A study on the tiny dataset, which saves every few steps."""
-    root = make_dataset(tmp_path_factory.mktemp("leaves") / "tiny")
-    return StudyConfig.model_validate(
-        {
-            "study": "leaves",
-            "data": {
-                "prepared": str(root),
-                "image_size": 32,
-                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
-            },
-            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
-            "augment": {"policy": "none"},
-            "train": {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": f"{EVERY} steps"},
-        }
-    )
+def config(study_of):
+    """A study that saves every few steps."""
+    return study_of("leaves", train={"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": f"{EVERY} steps"})
 
 
 @ray.remote
@@ -208,15 +196,20 @@ def losses_of(spec):
     ]
 
 
+def with_elastic_workers(config, epochs):
+    """The study with one worker or two."""
+    raw = config.model_dump(mode="json")
+    raw["train"] |= {"epochs": epochs, "batch_size": 12}
+    raw["resources"] |= {"workers": [1, 2], "cpus_per_worker": 0.4}
+    raw["optim"] |= {"name": "sgd", "lr": 0.01}
+    return StudyConfig.model_validate(raw)
+
+
 @pytest.mark.parametrize("visitor", [(1.3, 1)], indirect=True)
 def test_a_run_goes_on_with_fewer_workers(visitor, slowly, config, tmp_path):
     """The batches, the loss, the normalisation or the steps are others with one worker than with two."""
     node_id, _, _ = visitor
-    raw = config.model_dump(mode="json")
-    raw["train"] |= {"epochs": 12, "batch_size": 12}
-    raw["resources"] |= {"workers": [1, 2], "cpus_per_worker": 0.4}
-    raw["optim"] |= {"name": "sgd", "lr": 0.01}
-    elastic = StudyConfig.model_validate(raw)
+    elastic = with_elastic_workers(config, 12)
     specs = {name: make_spec(tmp_path, name, 0, config=elastic, attempt=1) for name in ("one", "two", "elastic")}
     for name, workers in (("one", 1), ("two", 2)):
         pool = SlotPool(1, workers=workers, cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / name)
@@ -255,3 +248,39 @@ def test_a_run_goes_on_with_fewer_workers(visitor, slowly, config, tmp_path):
     assert set(numbers) == {1, 2}
     for name in ("one", "elastic"):
         assert torch.allclose(torch.tensor(curves[name][0]), torch.tensor(curves["two"][0]), rtol=1e-4), name
+
+
+@pytest.mark.parametrize("visitor", [(1.3, 1)], indirect=True)
+def test_a_node_that_comes_back_is_used_again(visitor, slowly, config, tmp_path):
+    """A run that lost a worker with its node stays small when there is room again, or that counts as a failure."""
+    _, node, _ = visitor
+    spec = make_spec(tmp_path, "elastic", 0, config=with_elastic_workers(config, 500), attempt=1)
+    pool = SlotPool(1, workers=(1, 2), cpus_per_worker=0.4, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+    numbers, heard, returned, stop = [], [], [], threading.Event()
+
+    def hear(_, kind, payload):
+        heard.append((kind, payload))
+        if kind != "epoch":
+            return
+        numbers.append(payload.workers)
+        if len(numbers) == 2:
+            node.kill_all_processes(check_alive=False)
+        elif numbers[-1] == 1 and not returned:
+            returned.append((add_node(1), time.monotonic()))
+        elif numbers[-1] == 2 and 1 in numbers and not stop.is_set():
+            print(f"\ntwo workers again {time.monotonic() - returned[0][1]:.0f} s after the node came back")
+            stop.set()
+            pool.interrupt()
+
+    try:
+        run_directly(pool, [spec], concurrent=1, on_event=hear, stop=stop)
+        assert stop.is_set(), f"the run ended with {numbers}"
+        assert heard[-1][1].state == "waiting", heard[-1][1].reason
+        assert [payload.epoch for kind, payload in heard if kind == "epoch"] == list(range(1, len(numbers) + 1))
+        assert [payload.kind for kind, payload in heard if kind == "retry"] == ["preempted"]
+        changes = [pair for pair in pairwise(numbers) if pair[0] != pair[1]]
+        assert (numbers[0], changes) == (2, [(2, 1), (1, 2)])
+    finally:
+        pool.close()
+        for other, _ in returned:
+            other.kill_all_processes(check_alive=False)

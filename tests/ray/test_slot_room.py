@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from ray._private.parameter import RayParams
 
 from study import checkpoint
 from study.config import StudyConfig
-from study.distributed.slots import SlotPool, run_directly
+from study.distributed import claims, sizes
+from study.distributed.cluster import Capacity
+from study.distributed.slots import LOOK_S, SlotPool, run_directly
 from study.distributed.specs import make_spec
 from study.training.batch_log import read_batches
 
@@ -24,23 +27,10 @@ STEPS = 12  # of an epoch of 48 images in batches of 4
 
 
 @pytest.fixture(scope="module")
-def config(make_dataset, tmp_path_factory):
-    """A study on the tiny dataset: three epochs of a small network."""
-    root = make_dataset(tmp_path_factory.mktemp("room") / "tiny")
-    return StudyConfig.model_validate(
-        {
-            "study": "room",
-            "data": {
-                "prepared": str(root),
-                "image_size": 32,
-                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
-            },
-            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
-            "augment": {"policy": "none"},
-            "train": {"epochs": 3, "batch_size": 4, "checkpoint_every": "1 step"},
-            "search": {"trials": 1, "space": {"optim.lr": {"float": [1e-4, 1e-2]}}},
-        }
-    )
+def config(study_of):
+    """A study that trains for three epochs and saves after every step."""
+    search = {"trials": 1, "space": {"optim.lr": {"float": [1e-4, 1e-2]}}}
+    return study_of("room", train={"epochs": 3, "batch_size": 4, "checkpoint_every": "1 step"}, search=search)
 
 
 def changed(config, **sections):
@@ -131,6 +121,68 @@ def test_a_pool_that_is_closed_while_its_workers_start_gives_their_places_back(c
     while groups():
         assert time.monotonic() < deadline, f"left behind: {groups()}"
         time.sleep(0.2)
+
+
+@pytest.mark.long
+def test_idle_slots_go_to_a_study_that_can_use_them(cluster, config, tmp_path, monkeypatch):
+    """Near its end a study keeps a slot for which it has no run, moves its last run for that, or starts slots anew."""
+    monkeypatch.setattr(sizes, "IDLE_S", 3.0)
+    one = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
+    # A slot takes 0.4 CPUs with its loading task: of five that fit this study gets two, and then one.
+    other = claims.Claim(job="ffff", study="other", priority=1.0, cpus=0.4, gpus=0.0, most=4)
+    there = claims.Sharing(other, tell=lambda _: None)
+    mine, told = replace(other, job=ray.get_runtime_context().get_job_id(), study="mine", most=2), []
+    share = claims.Sharing(mine, tell=told.append)
+    share.enter()
+    there.enter()
+    pool = SlotPool(2, workers=1, cpus_per_worker=0.2, gpus_per_worker=0.0, scratch=tmp_path / "scratch", share=share)
+    board = pool.switchboard
+
+    def busy():
+        return set(ray.get(board.standing.remote())[1])
+
+    def submit(name):
+        ray.get(board.submit.remote(make_spec(tmp_path, name, 0, config=one, attempt=1)))
+
+    try:
+        submit("a")
+        submit("b")
+        wait_until(lambda: busy() == {0, 1}, "not both slots take a run", timeout=120)
+        ray.get(board.drop.remote("a-s0"))
+        wait_until(lambda: len(busy()) == 1, "the run that nobody wants keeps its slot")
+        last = "b"
+        if busy() == {0}:  # the last run is to be in the slot that would go if both were idle
+            submit("c")
+            wait_until(lambda: busy() == {0, 1}, "the free slot takes no run")
+            ray.get(board.drop.remote("b-s0"))
+            wait_until(lambda: busy() == {1}, "the run that nobody wants keeps its slot")
+            last = "c"
+        time.sleep(3 * sizes.IDLE_S)
+        assert pool.width == 2, "a slot goes although further trials may begin"
+        pool.open_room()
+        began = time.monotonic()
+        wait_until(lambda: set(pool._fits) == {1}, "the idle slot is kept")
+        print(f"\nthe idle slot was given back after {time.monotonic() - began:.1f} s")
+        assert there(Capacity(cpus=2.0, gpus=0.0, node_cpus=2.0, node_gpus=0.0), 4).cpus == pytest.approx(1.6)
+        there.leave()
+        events = []
+        while not events or events[-1][0] != "end":
+            events.append(ray.get(board.next_event.remote(f"{last}-s0")))
+            if events[-1][0] == "epoch":
+                time.sleep(3 * LOOK_S)  # nobody else is there now
+                assert set(pool._fits) == {1}, "a slot is started for which there is no run"
+                ray.get(board.decide.remote(f"{last}-s0", 1, True))
+        assert kinds(events) == ["started", "epoch", "end"]
+        assert events[-1][1].state == "complete"
+        assert [text.rpartition(": ")[2] for text in told] == [
+            "2 slots of it for this one",
+            "1 slot of it for this one",
+            "all of it is free for this one",
+        ]
+    finally:
+        pool.close()
+        share.leave()
+        there.leave()
 
 
 @pytest.mark.long

@@ -14,7 +14,6 @@ import ray
 import torch
 
 from study import checkpoint
-from study.config import StudyConfig
 from study.data.digest import batch_digest, combined
 from study.data.shards import open_dataset
 from study.distributed import slots
@@ -27,22 +26,9 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def config(make_dataset, tmp_path_factory):
-    """A study on the tiny dataset: three epochs of a small network."""
-    root = make_dataset(tmp_path_factory.mktemp("slots") / "tiny")
-    return StudyConfig.model_validate(
-        {
-            "study": "slots",
-            "data": {
-                "prepared": str(root),
-                "image_size": 32,
-                "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
-            },
-            "model": {"name": "test_efficientnet", "drop_rate": 0.2},
-            "augment": {"policy": "none"},
-            "train": {"epochs": 3, "batch_size": 12},
-        }
-    )
+def config(study_of):
+    """A study that trains for three epochs."""
+    return study_of("slots", train={"epochs": 3, "batch_size": 12})
 
 
 @pytest.fixture(scope="module")

@@ -95,12 +95,12 @@ def test_studies_come_and_go_and_each_hears_of_it_once(monkeypatch):
     store, told = Store(monkeypatch), []
     one, two = Sharing(claim("1"), tell=told.append), Sharing(claim("2"), tell=lambda _: None)
     one.enter()
-    assert one(cluster(8)) == cluster(8)
+    assert one(cluster(8), 100) == cluster(8)
     two.enter()
     for _ in range(3):
-        assert (one(cluster(8)).cpus, two(cluster(8)).cpus) == (4, 4)
+        assert (one(cluster(8), 100).cpus, two(cluster(8), 100).cpus) == (4, 4)
     store.dead.add("2")
-    assert one(cluster(8)) == cluster(8)
+    assert one(cluster(8), 100) == cluster(8)
     assert "sharing:2" not in store.values
     assert told == [
         "the cluster is shared with study study-2 by priority: 2 slots of it for this one",
@@ -110,6 +110,23 @@ def test_studies_come_and_go_and_each_hears_of_it_once(monkeypatch):
     assert not store.values
 
 
+def test_a_study_that_needs_less_leaves_the_rest_to_the_others(monkeypatch):
+    """What a study near its end does not use stays unused, or it does not get its part back when it needs it again."""
+    Store(monkeypatch)
+    told = [], []
+    one = Sharing(claim("1", most=6), tell=told[0].append, smallest=2)
+    two = Sharing(claim("2"), tell=told[1].append)
+    one.enter()
+    two.enter()
+    parts = []
+    for slots in (3, 1, 3):  # of one's own size, each as large as two of the smallest
+        parts.append((one(cluster(16), slots).cpus, two(cluster(16), 100).cpus))
+    assert parts == [(8, 8), (4, 12), (8, 8)]
+    assert [text.rpartition(": ")[2] for text in told[1]] == [f"{n} slots of it for this one" for n in (4, 6, 4)]
+    assert [text.rpartition(": ")[2] for text in told[0]] == [f"{n} slots of it for this one" for n in (4, 2, 4)]
+    assert Sharing(claim("3"), tell=print)(cluster(16), 1).cpus == 2
+
+
 @pytest.mark.parametrize("other", ["nonsense", "[]", json.dumps({"job": "2"}), json.dumps({"priority": 0})])
 def test_a_claim_that_cannot_be_read_stops_nobody(monkeypatch, other):
     """A study ends because another version of the program left something in the cluster."""
@@ -117,4 +134,4 @@ def test_a_claim_that_cannot_be_read_stops_nobody(monkeypatch, other):
     store.put("sharing:2", other)
     one = Sharing(claim("1"), tell=lambda _: None)
     one.enter()
-    assert one(cluster(8)) == cluster(8)
+    assert one(cluster(8), 100) == cluster(8)

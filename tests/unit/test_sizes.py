@@ -4,7 +4,7 @@ import pytest
 
 from study.config import ResourcesConfig
 from study.distributed.cluster import Capacity
-from study.distributed.sizes import GROW_PAUSE_S, PATIENT_LOOKS, Changes, Sizing, arrange
+from study.distributed.sizes import GROW_PAUSE_S, IDLE_S, PATIENT_LOOKS, Changes, Need, Sizing, arrange
 
 
 def cluster(cpus, gpus=0.0):
@@ -68,3 +68,17 @@ def test_a_run_grows_when_there_has_been_room_for_a_while_and_not_again_at_once(
     assert set(found) == {None}
     found = [look(sizing, [4, 4], {0: 4, 1: 2}, now=GROW_PAUSE_S + 1).grow for _ in range(PATIENT_LOOKS)]
     assert found[-1] == 1
+
+
+def test_a_slot_that_is_of_no_use_is_given_back_after_a_while():
+    """A study keeps slots for which it has no run, gives one back that it wants in the next moment, or all of them."""
+    need = Need(most=4)
+    assert [need.slots(1, now=now) for now in (0, IDLE_S + 1)] == [4, 4]  # further trials begin
+    need.is_last = True
+    assert [need.slots(4, now=100), need.slots(2, now=101), need.slots(2, now=100 + IDLE_S)] == [4, 4, 4]
+    assert [need.slots(runs, now=101 + IDLE_S) for runs in (2, 3, 9)] == [2, 3, 4]  # more count at once
+    assert [need.slots(0, now=now) for now in (200, 200 + IDLE_S)] == [4, 1]
+    need.left = 3  # the runs that confirm are handed out one by one
+    assert need.slots(1, now=300) == 3
+    need.left = None
+    assert [need.slots(1, now=now) for now in (400, 410, 400 + IDLE_S)] == [3, 3, 1]
