@@ -99,6 +99,14 @@ def alive_nodes():
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def where(class_name):
+    """The nodes of the living actors of a class."""
+    actors = ray._private.state.actors().values()
+    return [
+        each["Address"]["NodeID"] for each in actors if (each["ActorClassName"], each["State"]) == (class_name, "ALIVE")
+    ]
+
+
 def wait_until(condition, what, timeout=60):
     deadline = time.monotonic() + timeout
     while not condition():
@@ -161,6 +169,7 @@ def test_a_node_that_leaves_costs_what_was_not_saved(visitor, pool, config, tmp_
 
     def leave(kind, payload):
         if kind == "epoch" and payload.epoch == 3:
+            assert where("_AutoscalingCoordinatorActor") == [ray.get_runtime_context().get_node_id()]
             nodes.append(ray.get(pool.switchboard.nodes_of.remote(0)))
             make_room()
             if how == "drained":
