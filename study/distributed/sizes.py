@@ -100,18 +100,26 @@ class Sizing:
     """Compares the slots that there are with those that fit; remembers for how long a slot could have grown.
 
     A run with fewer workers than fit is moved at the end of an epoch: that costs a start of its workers, so room must
-    have been there for a while, and a slot is not moved again at once.
+    have been there for a while, and a slot is not moved again at once, unless the cluster is larger than it was then.
     """
 
     _looks: int = 0
-    _moved: dict[int, float] = field(default_factory=dict)
+    _moved: dict[int, tuple[float, Capacity]] = field(default_factory=dict)
 
     def changes(
-        self, wanted: list[int], live: Mapping[int, int], *, settled: frozenset[int], has_room: bool, now: float
+        self,
+        wanted: list[int],
+        live: Mapping[int, int],
+        available: Capacity,
+        *,
+        settled: frozenset[int],
+        has_room: bool,
+        now: float,
     ) -> Changes:
         """What to do about ``live`` slots and their workers, when there could be ``wanted``; who goes does not count.
 
-        ``settled`` are the slots whose workers are there; ``has_room``: what is free now would do for more workers.
+        ``available`` is what the cluster has, ``settled`` the slots whose workers are there; ``has_room``: what is free
+        now would do for more workers.
         """
         left = sorted(wanted, reverse=True)
         for size in sorted(live.values(), reverse=True):
@@ -120,15 +128,18 @@ class Sizing:
         largest_first = sorted(live, key=lambda slot: (-live[slot], slot))
         pairs = list(zip(largest_first, sorted(wanted, reverse=True), strict=False))
         too_large = tuple(slot for slot, size in pairs if live[slot] > size and slot in settled)
-        small = [slot for slot, size in pairs if live[slot] < size and slot in settled and self._may_move(slot, now)]
+        small = [slot for slot, size in pairs if live[slot] < size and slot in settled]
+        small = [slot for slot in small if self._may_move(slot, available, now)]
         self._looks = self._looks + 1 if small and not left and has_room else 0
         grow = small[0] if self._looks >= PATIENT_LOOKS else None
         if grow is not None:
-            self._looks, self._moved[grow] = 0, now
+            self._looks, self._moved[grow] = 0, (now, available)
         return Changes(start=tuple(left), too_large=too_large, grow=grow)
 
-    def _may_move(self, slot: int, now: float) -> bool:
-        return now - self._moved.get(slot, -math.inf) > GROW_PAUSE_S
+    def _may_move(self, slot: int, available: Capacity, now: float) -> bool:
+        when, then = self._moved.get(slot, (-math.inf, available))
+        has_grown = available.cpus > then.cpus or available.gpus > then.gpus
+        return has_grown or now - when > GROW_PAUSE_S
 
 
 @dataclass(kw_only=True)

@@ -227,7 +227,7 @@ class SlotPool:
         placed, busy, open_runs = ray.get(self.switchboard.standing.remote())
         share = self._share(available, need := self.need.slots(open_runs, now=self._looked))
         wanted = arrange(self._resources, share, max(need, len(self._staying()))) or [self._resources.sizes[0]]
-        self._resize(wanted)
+        self._resize(wanted, available)
         if not self._fits:
             self._give_up(self._last_end)
             return
@@ -251,12 +251,12 @@ class SlotPool:
         if not at_epoch:
             self._leaving([slot], since=time.monotonic())
 
-    def _resize(self, wanted: list[int]) -> None:
+    def _resize(self, wanted: list[int], available: Capacity) -> None:
         """Start slots for which there is room, and move runs that have more workers than fit, or fewer."""
         staying = self._staying()
         settled = frozenset(staying) - self._seeking
         has_room = len(self._resources.sizes) > 1 and has_free(self._resources)
-        changes = self._sizing.changes(wanted, staying, settled=settled, has_room=has_room, now=time.monotonic())
+        changes = self._sizing.changes(wanted, staying, available, settled=settled, has_room=has_room, now=self._looked)
         idle = [slot for slot in range(len(wanted)) if slot not in self._fits]
         sound = [slot for slot in idle if self._starts.get(slot, 0) < MAX_STARTS]
         for slot, size in zip(sound, changes.start, strict=False):

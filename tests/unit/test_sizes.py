@@ -42,9 +42,9 @@ def test_slots_that_fit(workers, concurrent, cpus, gpus, most, slots):
     assert arrange(resources(workers, concurrent, **more), cluster(cpus, gpus), most) == slots
 
 
-def look(sizing, wanted, live, *, now=0.0, has_room=True, settled=None):
+def look(sizing, wanted, live, *, now=0.0, has_room=True, settled=None, cpus=8):
     settled = frozenset(live if settled is None else settled)
-    return sizing.changes(wanted, live, settled=settled, has_room=has_room, now=now)
+    return sizing.changes(wanted, live, cluster(cpus), settled=settled, has_room=has_room, now=now)
 
 
 def test_what_is_missing_is_started_and_what_is_too_large_has_to_go():
@@ -66,6 +66,10 @@ def test_a_run_grows_when_there_has_been_room_for_a_while_and_not_again_at_once(
     assert found == [None] * (PATIENT_LOOKS - 1) + [1]
     found = [look(sizing, [4, 4], {0: 4, 1: 2}, now=GROW_PAUSE_S / 2).grow for _ in range(2 * PATIENT_LOOKS)]
     assert set(found) == {None}
+    found = [look(sizing, [4, 4], {0: 4, 1: 2}, now=GROW_PAUSE_S / 2, cpus=9).grow for _ in range(PATIENT_LOOKS)]
+    assert found[-1] == 1  # a node has come since
+    sizing = Sizing()
+    assert [look(sizing, [4, 4], {0: 4, 1: 2}).grow for _ in range(PATIENT_LOOKS)][-1] == 1
     found = [look(sizing, [4, 4], {0: 4, 1: 2}, now=GROW_PAUSE_S + 1).grow for _ in range(PATIENT_LOOKS)]
     assert found[-1] == 1
 
