@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from ray._private.node import Node
-from ray._private.parameter import RayParams
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study import checkpoint
@@ -20,6 +18,7 @@ from study.distributed import slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import make_spec
 from tests.metadata import MetadataService
+from tests.ray.joining import add_node, alive_nodes, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 STEPS = 12  # of an epoch of 48 images in batches of 4
@@ -78,40 +77,12 @@ def pool(cluster, slowly, tmp_path):
     pool.close()
 
 
-def add_node(cpus):
-    """Another node of this cluster, not by `ray start`, which would tell every program here to join this cluster."""
-    return Node(
-        RayParams(
-            gcs_address=ray.get_runtime_context().gcs_address,
-            num_cpus=cpus,
-            object_store_memory=2**27,
-            min_worker_port=0,
-            max_worker_port=0,
-            node_manager_port=0,
-            include_log_monitor=False,
-            dashboard_agent_listen_port=None,
-        ),
-        head=False,
-    )
-
-
-def alive_nodes():
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
 def where(class_name):
     """The nodes of the living actors of a class."""
     actors = ray._private.state.actors().values()
     return [
         each["Address"]["NodeID"] for each in actors if (each["ActorClassName"], each["State"]) == (class_name, "ALIVE")
     ]
-
-
-def wait_until(condition, what, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from ray._private.node import Node
-from ray._private.parameter import RayParams
 
 from study import checkpoint
 from study.config import StudyConfig
@@ -20,6 +18,7 @@ from study.distributed.cluster import Capacity
 from study.distributed.slots import LOOK_S, SlotPool, run_directly
 from study.distributed.specs import make_spec
 from study.training.batch_log import read_batches
+from tests.ray.joining import add_node, alive_nodes, wait_until
 
 pytestmark = pytest.mark.ray
 OURS = ("RayTrainWorker", "SlotController", "SynchronizationActor", "PlacementGroupCleaner", "Switchboard")
@@ -71,13 +70,6 @@ def living():
 def actors():
     """Actors of slots that live, by class."""
     return [name for name, _ in living() if name in OURS]
-
-
-def wait_until(condition, what, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def pid_of(class_name):
@@ -257,27 +249,6 @@ def test_a_run_in_a_worker_that_has_run_others_is_that_of_a_fresh_one(cluster, c
     assert same_weights(fresh, late)
     tables = [(Path(spec.directory) / "predictions_val.parquet").read_bytes() for spec in (fresh, late)]
     assert tables[0] == tables[1]
-
-
-def alive_nodes():
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def add_node(cpus):
-    """Another node of this cluster."""
-    return Node(
-        RayParams(
-            gcs_address=ray.get_runtime_context().gcs_address,
-            num_cpus=cpus,
-            object_store_memory=2**27,
-            min_worker_port=0,
-            max_worker_port=0,
-            node_manager_port=0,
-            include_log_monitor=False,
-            dashboard_agent_listen_port=None,
-        ),
-        head=False,
-    )
 
 
 @pytest.mark.long
