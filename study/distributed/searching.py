@@ -220,6 +220,11 @@ class Search:
         retell(self.ledger, self.tracker, self.config, study_dir=self.study_dir, artifacts=artifacts)
 
 
+def warner(observe: Observe) -> Callable[[str], None]:
+    """Makes lines for a person events."""
+    return lambda text: observe(Event(kind="warning", text=text))
+
+
 def _runs_text(row: TrialRow) -> str:
     """What the runs of a trial made, in words."""
     done = [run for run in row.runs if run.state == "complete"]

@@ -8,7 +8,7 @@ import contextlib
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from study.distributed.cluster import capacity, connected
 from study.distributed.confirming import run_confirm
 from study.distributed.preflight import count_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
-from study.distributed.searching import Observe, Search, run_search
+from study.distributed.searching import Observe, Search, run_search, warner
 from study.distributed.sharing import check_shared, folders_to_share
 from study.distributed.sizes import most_slots
 from study.distributed.slots import SlotPool, run_directly
@@ -82,11 +82,6 @@ def run_study(
         return read_result(ledger, config)
 
 
-def _warner(observe: Observe) -> Callable[[str], None]:
-    """Takes lines for a person."""
-    return lambda text: observe(Event(kind="warning", text=text))
-
-
 @contextlib.contextmanager
 def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, observe: Observe) -> Iterator[Observe]:
     """Events for ``observe`` also become the ledger's note of what happens now, beside the study file.
@@ -96,7 +91,7 @@ def _telling(ledger: Ledger | None, config: StudyConfig, *, study_dir: Path, obs
     if ledger is None:
         yield observe
         return
-    ledger.outage.tell = _warner(observe)
+    ledger.outage.tell = warner(observe)
     ledger.record_file(config_yaml(config))
     with Teller(ledger, epochs=config.train.epochs, mode=config.mode, directory=study_dir) as teller:
 
@@ -112,7 +107,7 @@ def _tracker(
     ledger: Ledger, study_dir: Path, tracking_uri: str, *, config: StudyConfig, observe: Observe
 ) -> Iterator[Tracker]:
     """The mirror of the study; on leaving, MLflow is told how the study stands."""
-    tracker = tracker_of(ledger, config, study_dir=study_dir, tracking_uri=tracking_uri, tell=_warner(observe))
+    tracker = tracker_of(ledger, config, study_dir=study_dir, tracking_uri=tracking_uri, tell=warner(observe))
     state: Literal["done", "interrupted", "failed"] = "failed"
     try:
         yield tracker
@@ -175,7 +170,7 @@ def _run_stages(search: Search) -> None:
     remaining = left_to_search(search.ledger)
     with (
         _scratch(search.study_dir) as scratch,
-        shared_cluster(config, tell=_warner(search.observe)) as share,
+        shared_cluster(config, tell=warner(search.observe)) as share,
         _pool(config, share, scratch=scratch, observe=search.observe) as pool,
         _interrupting(search, pool),
     ):
@@ -322,7 +317,7 @@ def _pool(config: StudyConfig, share: Share, *, scratch: Path, observe: Observe)
         most=most_slots(config),
         concurrent=resources.concurrent,
         wait_s=span_seconds(resources.wait) or 0.0,
-        tell=_warner(observe),
+        tell=warner(observe),
     )
     warm_loading(math.ceil(available.cpus / 2))
     try:
