@@ -51,7 +51,8 @@ class SlotTrainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Any:
         controller = start_actor(SlotController, arguments=controller_init_kwargs)
-        # The controller would start it, and wait for it, only when it has started itself.
+        # The controller would start it, and wait for it, only when it has started itself. It is bound to the node of
+        # whoever asks first, and dies with that: the driver's node stays as long as the study.
         get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
