@@ -97,17 +97,6 @@ def sharing_faults(folders: Mapping[str, Path]) -> list[Fault]:
     return _asked(folders, nodes)[0]
 
 
-def check_shared(folders: Mapping[str, Path]) -> None:
-    """Refuse folders that some node does not share with this machine; call inside ``connected``.
-
-    Raises:
-        NotShared: the message names folder, nodes and what was found there.
-    """
-    faults = sharing_faults(folders)
-    if faults:
-        raise NotShared(_told(faults), FIX)
-
-
 @contextlib.contextmanager
 def kept_shared(
     folders: Mapping[str, Path], *, stop: threading.Event, tell: Callable[[str], None] = logger.warning

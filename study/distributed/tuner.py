@@ -23,7 +23,7 @@ from study.distributed.confirming import run_confirm
 from study.distributed.preflight import count_slots
 from study.distributed.preparing import PrepareProgress, plan_preparation, prepare_dataset
 from study.distributed.searching import Observe, Search, run_search, warner
-from study.distributed.sharing import check_shared, folders_to_share
+from study.distributed.sharing import folders_to_share, kept_shared
 from study.distributed.sizes import most_slots
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import RETRY_ROOM, make_spec
@@ -74,8 +74,8 @@ def run_study(
             if is_over:
                 return read_result(ledger, config, did_work=False)
             _check_failures(search)
-            with connected():
-                check_shared(folders_to_share(study_dir, config.data))
+            folders = folders_to_share(study_dir, config.data)
+            with connected(), kept_shared(folders, stop=stop, tell=warner(tell)):
                 prepare_if_needed(config, observe=tell, stop=stop)
                 search.fingerprint = _check_dataset(config, ledger)
                 _run_stages(search)
