@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,20 @@ def test_prepared_data_that_a_node_does_not_see_are_refused(nodes, places, cli, 
     assert done.returncode == 2, done.stderr
     assert f"data.prepared: {places / 'hidden' / 'set'} is not shared" in done.stderr
     assert nodes.seen_there(places / "hidden") == []
+
+
+def test_a_folder_that_all_nodes_mount(nodes, places, cli, small_file):
+    """A study in it is prepared and trained on the other node, killed, gone on with, and looked at."""
+    storage, words = places / "shared" / "studies", ["--set", "search.trials=2", "--set", "confirm=null"]
+    words += ["--set", f"data.prepared={places / 'shared' / 'set'}", "--storage", str(storage)]
+    process = cli.start("run", str(small_file), *words, env=nodes.joining)
+    cli.kill_when(process, lambda: any(storage.glob("small/runs/1-s0/checkpoints/step_*")))
+    assert str(storage / "small" / "study.yaml") in nodes.seen_there(places / "shared")
+    done = cli("resume", "small", "--storage", str(storage), env=nodes.joining)
+    assert done.returncode == 0, done.stderr
+    best = json.loads(cli("best", "small", "--json", "--storage", str(storage)).stdout)
+    assert [row["state"] in ("complete", "pruned") for row in best] == [True, True]
+    assert all(Path(row["checkpoint"]).is_dir() for row in best if row["state"] == "complete")
 
 
 def test_a_node_that_joins_later_is_refused_too(tmp_path, cli, small_file, phantom_data):
