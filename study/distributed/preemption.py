@@ -253,13 +253,17 @@ def _listens(address: str) -> bool:
 
 def wait_until_left(address: str, nodes: Sequence[str], *, until: float) -> bool:
     """Wait until drained nodes have ended by themselves, which they do when nothing runs there; whether they have."""
-    while staying := alive_nodes(address).keys() & set(nodes):
+    while _listens(address):
+        staying = alive_nodes(address).keys() & set(nodes)
+        if not staying:
+            logger.info("nothing runs on this machine any more")
+            return True
         if time.monotonic() > until:
             logger.error("still there: node %s", ", ".join(sorted(staying)))
             return False
         time.sleep(LEFT_S)
-    logger.info("nothing runs on this machine any more")
-    return True
+    logger.error("the cluster at %s has gone meanwhile", address)
+    return False
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -143,6 +143,15 @@ def test_now_waits_until_the_node_has_left(monkeypatch, looks, code):
     assert 80 <= int(called[0][-1]) <= 90
 
 
+def test_now_does_not_wait_for_a_cluster_that_goes(monkeypatch):
+    """The head is stopped at the same time: whoever waits for its answer is killed before the end of its own."""
+    answers(monkeypatch, 0)
+    listens = iter([True, True, False])
+    monkeypatch.setattr(preemption, "_listens", lambda address: next(listens))
+    monkeypatch.setattr(preemption, "alive_nodes", lambda address: {"aa": None})
+    assert main(["--now", "90", "--address", "127.0.0.1:1", "--node-id", "aa"]) == 1
+
+
 def test_now_without_a_cluster_ends_at_once(monkeypatch):
     """A pod whose head is gone waits for it until it is killed."""
     called = answers(monkeypatch)
