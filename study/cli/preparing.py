@@ -47,7 +47,10 @@ def _prepare(config: "StudyConfig", file: str) -> None:
     from study.data.files import shown
     from study.distributed.preparing import plan_preparation
 
-    if plan_preparation(config.data).is_complete:
+    plan = plan_preparation(config.data)
+    if plan.warning:
+        typer.echo(f"warning: {plan.warning}", err=True)
+    if plan.is_complete:
         typer.echo(f"nothing to do, {shown(config.data.prepared)} is complete\n\n{prepared_text(config)}", err=True)
         return
     log = _beside(config, "log")

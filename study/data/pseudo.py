@@ -54,7 +54,7 @@ def with_pseudo_labels(dataset: PreparedDataset, table: pd.DataFrame) -> Prepare
         table: ``COLUMNS``; rows of other images are left alone, a label of <NA> is none.
 
     Raises:
-        StudyError: an image that is named twice, or a class that the dataset does not have.
+        StudyError: an image that is named twice, a class that the dataset does not have, or none of its images.
     """
     labels = table.dropna(subset=["label"]).set_index("image_id")
     known = labels["label"].astype("int64").between(0, len(dataset.classes) - 1)
@@ -67,6 +67,11 @@ def with_pseudo_labels(dataset: PreparedDataset, table: pd.DataFrame) -> Prepare
     task = next(iter(dataset.tasks))
     rows = dataset.unlabelled_rows()
     rows = rows[manifest["image_id"].iloc[rows].isin(labels.index).to_numpy()]
+    if len(labels) and not len(rows):
+        raise StudyError(
+            "the pseudo-labels name none of the images without a label: the dataset was prepared again, with other names",
+            "restore the dataset with its key, or give the study another name",
+        )
     chosen = labels.loc[manifest["image_id"].iloc[rows]]
     place = manifest.index[rows]
     for column in {"label", label_column(task)} & set(manifest):

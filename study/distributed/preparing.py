@@ -24,13 +24,20 @@ from study.distributed.preparing_manifest import manifest_for, needed_rows, phan
 from study.distributed.preparing_results import known_encoding, known_results
 from study.distributed.preparing_run import Pace, PrepareProgress, read_missing
 from study.distributed.preparing_store import Layout, check_places, key_of, layout_of, locked, open_staging, recover
-from study.distributed.preparing_tables import image_bytes, image_settings, keyed_manifest, request_digest
+from study.distributed.preparing_tables import (
+    has_settings,
+    image_bytes,
+    image_settings,
+    keyed_manifest,
+    request_digest,
+)
 from study.errors import InputError
 
 __all__ = ["PreparePlan", "PrepareProgress", "PrepareSummary", "manifest_for", "plan_preparation", "prepare_dataset"]
 
 CONTENT_SHARE: Final = 0.6  # of the frames' bytes; measured on breasts, which fill half of their frame
 MEMORY_SHARE: Final = 0.5  # of the smallest node's memory that raw shards may fill as page cache
+WITHOUT_KEY: Final = "new and changed files are not looked for; copy the key here from where it was prepared to do so"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class PreparePlan:
         missing: of these, files that have to be read.
         reused: of these, files whose result is there already.
         absent: of these, files that do not exist (images of a phantom that are yet to be written, for example).
+        warning: what cannot be known here; empty if nothing.
     """
 
     is_complete: bool
@@ -50,6 +58,7 @@ class PreparePlan:
     missing: int
     reused: int
     absent: int
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +111,10 @@ class _Work:
 def plan_preparation(data: DataConfig) -> PreparePlan:
     """Find out what is to do; writes nothing, and neither needs nor starts Ray.
 
+    Without the key of the dataset's names, as on a second machine, a dataset that was made by the same settings is
+    taken as it is: made anew it would have other names, and what refers to the old ones (labels of a teacher,
+    predictions) would be lost.
+
     Raises:
         InputError: a source cannot be read, the patients cannot be split, a store does not answer, or the dataset is
             stored in another encoding than ``data.encoding``.
@@ -112,7 +125,10 @@ def plan_preparation(data: DataConfig) -> PreparePlan:
         if key is None:
             wanted = manifest_for(data)
             images = int(needed_rows(wanted).sum())
-            return PreparePlan(is_complete=False, images=images, missing=images, reused=0, absent=0)
+            if not has_settings(layout.root, data):
+                return PreparePlan(is_complete=False, images=images, missing=images, reused=0, absent=0)
+            text = f"the key of {shown(layout.root)} is not on this machine, so it is taken as it is: {WITHOUT_KEY}"
+            return PreparePlan(is_complete=True, images=images, missing=0, reused=images, absent=0, warning=text)
         return _work(data, layout, key).plan(max_share=data.max_quarantined)
 
 

@@ -14,6 +14,7 @@ from study.data.labels import task_columns
 from study.data.manifest import MANIFEST_COLUMNS
 from study.data.prepare import PrepareSettings
 from study.data.segments import add_segments
+from study.data.shards import read_about
 from study.distributed.preparing_manifest import manifest_for, needed_rows
 from study.errors import InputError
 
@@ -141,6 +142,21 @@ def public_settings(data: DataConfig) -> dict[str, Any]:
         "segments": list(data.segments),
         "splits": data.splits.model_dump(mode="json"),
     }
+
+
+def has_settings(root: str, data: DataConfig) -> bool:
+    """Whether a dataset lies there that was made by the settings of a study file, as far as they decide its content."""
+    try:
+        found = read_about(root).get("settings", {})
+    except InputError:
+        return False
+    wanted = json.loads(json.dumps(public_settings(data)))
+    if not any(data.labels.flip.model_dump().values()):
+        found, wanted = (
+            part | {"labels": {name: value for name, value in part.get("labels", {}).items() if name != "uncertainty"}}
+            for part in (found, wanted)
+        )
+    return bool(found == wanted)
 
 
 def cleaned_manifest(manifest: pd.DataFrame, results: pd.DataFrame, *, data: DataConfig, key: bytes) -> pd.DataFrame:

@@ -129,7 +129,10 @@ def prepare_if_needed(config: StudyConfig, *, observe: Observe, stop: threading.
     Raises:
         InterruptedStudy: ``stop`` was set meanwhile; what is prepared stays.
     """
-    if plan_preparation(config.data).is_complete:
+    plan = plan_preparation(config.data)
+    if plan.warning:
+        observe(Event(kind="warning", text=plan.warning))
+    if plan.is_complete:
         return
     observe(Event(kind="stage", text="preparing images"))
 

@@ -196,6 +196,7 @@ def test_killed_driver_and_lost_machine(apart, drivers, far, store, alone, same)
     assert "taking over from process" in far
     assert copies(apart, 1) == {"work"}
     assert not list(apart.root.rglob("cache/studies/*/work"))
+    assert "the key of s3://" in far  # it is lost with the first machine: names must stay what they are
     best = json.loads(drivers("third")("best", "far", "--json", "--storage", store("studies")).stdout)
     assert [row["state"] for row in best] == ["complete", "complete"]
     assert all(row["checkpoint"].startswith(f"s3://{store.bucket}/studies/far/runs/") for row in best)

@@ -66,6 +66,11 @@ def test_remote_dataset_is_the_local_one(remote, table_config, tmp_path):
     (key,) = (tmp_path / "keys").iterdir()
     assert (key.suffix, key.stat().st_mode & 0o777) == (".key", 0o600)
     assert key.read_bytes() not in written
+    key.unlink()  # as on another machine: new names would part the dataset from all that refers to it
+    plan = plan_preparation(remote)
+    assert (plan.is_complete, plan.missing, "is not on this machine" in plan.warning) == (True, 0, True)
+    other = plan_preparation(remote.model_copy(update={"segments": ("manufacturer",)}))
+    assert (other.is_complete, other.missing, other.warning) == (False, plan.images, "")
 
 
 @pytest.mark.long
