@@ -69,7 +69,7 @@ def with_pseudo_labels(dataset: PreparedDataset, table: pd.DataFrame) -> Prepare
     rows = rows[manifest["image_id"].iloc[rows].isin(labels.index).to_numpy()]
     if len(labels) and not len(rows):
         raise StudyError(
-            "the pseudo-labels name none of the images without a label: the dataset was prepared again, with other names",
+            "the pseudo-labels name none of the images without a label; the dataset was prepared again, by other names",
             "restore the dataset with its key, or give the study another name",
         )
     chosen = labels.loc[manifest["image_id"].iloc[rows]]

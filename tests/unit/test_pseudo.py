@@ -176,9 +176,9 @@ def test_wrong_labels(prepared, teacher, tmp_path):
     for wrong in (table.assign(label=3), pd.concat([table, table])):
         with pytest.raises(StudyError, match="twice, or a class"):
             with_pseudo_labels(dataset, wrong)
-    others = table.assign(image_id=[f"{number:016x}" for number in range(len(table))])
+    others = table.assign(image_id=[f"f{number:015x}" for number in range(len(table))])
     with pytest.raises(StudyError, match="name none of the images"):
-        with_pseudo_labels(dataset, others)
+        with_pseudo_labels(open_dataset(prepared), others)
     assert pseudo_digest(table) == pseudo_digest(table.iloc[::-1])
     assert pseudo_digest(table) != pseudo_digest(table.assign(uncertainty=0.1))
     path.write_bytes(b"PAR1")
