@@ -116,6 +116,7 @@ def ended() -> Iterator:
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            **{name: os.environ[name] for name in ("RAY_worker_niceness",) if name in os.environ},  # on a busy machine
         }
         (agent, agent_grpc), own = free_ports(2), [word for part in options for word in part]
         shared = ["--block", "--disable-usage-stats", "--object-store-memory=120000000"]
