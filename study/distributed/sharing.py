@@ -165,8 +165,9 @@ class _Newcomers:
 
     def _look(self) -> None:
         """Ask those that are new; one that does not answer in time is asked again."""
-        joined = [node for node in _nodes() if node.ray_id not in self._known]
-        faults, answers = _asked(self._folders, joined, give_up=self._over.is_set)
+        nodes = _nodes()
+        joined = [node for node in nodes if node.ray_id not in self._known]
+        faults, answers = _asked(self._folders, joined, total=len(nodes), give_up=self._over.is_set)
         silent = {ray_id for ray_id, words in answers.items() if SILENT in words}
         self._known |= answers.keys() - silent
         if not silent:
@@ -174,7 +175,11 @@ class _Newcomers:
 
 
 def _asked(
-    folders: Mapping[str, Path], nodes: Sequence[Node], give_up: Callable[[], bool] = lambda: False
+    folders: Mapping[str, Path],
+    nodes: Sequence[Node],
+    *,
+    total: int = 0,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Fault], Mapping[str, Sequence[str]]]:
     """The faults of the folders on some nodes, and the answers of these by their ids."""
     if not nodes:
@@ -183,17 +188,19 @@ def _asked(
         probes = [stack.enter_context(_asking(name, place)) for name, place in folders.items()]
         words = _ask(nodes, probes, give_up)
         answers = {ray_id: _checked(probes, said, ray_id) for ray_id, said in words.items()}
-        return faults_of(probes, nodes, answers), answers
+        return faults_of(probes, nodes, answers, total=total), answers
 
 
 def _told(faults: Sequence[Fault]) -> str:
     return "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
 
 
-def faults_of(probes: Sequence[Probe], nodes: Sequence[Node], answers: Mapping[str, Sequence[str]]) -> list[Fault]:
+def faults_of(
+    probes: Sequence[Probe], nodes: Sequence[Node], answers: Mapping[str, Sequence[str]], *, total: int = 0
+) -> list[Fault]:
     """What the answers mean. ``answers`` has for each node, by its id, a word of fault for each probe, empty if none.
 
-    A node without an entry has left the cluster meanwhile.
+    A node without an entry has left the cluster meanwhile. ``total`` is how many nodes there are, if more than asked.
     """
     faults = []
     for index, probe in enumerate(probes):
@@ -203,8 +210,7 @@ def faults_of(probes: Sequence[Probe], nodes: Sequence[Node], answers: Mapping[s
             continue
         told = "; ".join(f"on {node} {text}" for node, text in unlike[:3])
         more = f", and {len(unlike) - 3} more" if len(unlike) > 3 else ""
-        count = max(len(nodes), *(node.number for node in nodes))
-        text = f"{probe.place} is not shared by all {count} nodes of the cluster: {told}{more}"
+        text = f"{probe.place} is not shared by all {total or len(nodes)} nodes of the cluster: {told}{more}"
         faults.append(Fault(probe.name, f"{text}; expected a folder that all of them mount, or one in a store (s3://)"))
     return faults
 
