@@ -264,7 +264,8 @@ def test_slots_follow_the_nodes_of_the_cluster(cluster, config, tmp_path):
     def on_event(spec, kind, payload):
         widths.append(pool.width)
         if kind == "epoch" and spec.trial == "0" and payload.epoch == 1:
-            nodes.append(add_node(2))
+            nodes.append(add_node(2))  # this run waits for its decision until the node works, however busy the machine
+            wait_until(lambda: ray.get(pool.switchboard.standing.remote())[0] == 2, "the new node has no slot")
         if kind == "epoch" and spec.trial == "1" and payload.epoch == 2 and not lost:
             lost.append(spec.trial)
             nodes[0].kill_all_processes(check_alive=False)
