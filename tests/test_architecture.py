@@ -164,6 +164,14 @@ def test_light_modules_stay_light(module):
     assert done.stdout.split() == []
 
 
+def test_workers_import_no_ledger():
+    """Each cold start of a worker takes half a second more, and each worker keeps a database's libraries in memory."""
+    heavy = ("optuna", "sqlalchemy", "mlflow")
+    code = f"import sys, study.distributed.worker; print(*(name for name in {heavy!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_help_imports_little():
     """``study --help`` loads, of this package, the command line and the errors only, and neither pydantic nor rich."""
     code = (

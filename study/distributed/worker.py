@@ -26,7 +26,6 @@ from study.distributed.runs import build_run, evaluate_best, mc_dropout_of, writ
 from study.distributed.sharing import check_mark
 from study.distributed.stream import StreamSettings, batch_stream
 from study.distributed.switchboard import Taken
-from study.distributed.teacher import label_images
 from study.errors import StudyError, TrainingFault
 from study.stochastic import McDropout
 from study.training import Batch, Hooks, RunParts, train_run
@@ -209,6 +208,8 @@ def execute(spec: RunSpec, link: _Link) -> RunOutcome:
 
 
 def _label(spec: RunSpec, link: _Link) -> RunOutcome:
+    from study.distributed.teacher import label_images  # with the ledger and its database, which no other run needs
+
     study_dir = remote.at_work(spec.directory, spec.store, depth=1)
     study_dir.mkdir(parents=True, exist_ok=True)
     teacher = dict(spec.teacher)
