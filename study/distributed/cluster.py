@@ -129,7 +129,7 @@ def leave_lost_cluster() -> None:
 
 def _settle_data_threads() -> None:
     """Let the threads of Ray Data in this process end; one that asks Ray after the shutdown ends the whole process."""
-    if "ray.data" not in sys.modules:
+    if not any(map(_is_data_thread, threading.enumerate())):
         return
     gc.collect()  # an iterator that was left half-way closes its executor when it goes
     stop_prefetchers()
