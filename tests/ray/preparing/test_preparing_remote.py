@@ -69,7 +69,7 @@ def test_remote_dataset_is_the_local_one(remote, table_config, tmp_path):
     key.unlink()  # as on another machine: new names would part the dataset from all that refers to it
     plan = plan_preparation(remote)
     assert (plan.is_complete, plan.missing, "is not on this machine" in plan.warning) == (True, 0, True)
-    other = plan_preparation(remote.model_copy(update={"segments": ("source",)}))
+    other = plan_preparation(remote.model_copy(update={"bits": 16}))
     assert (other.is_complete, other.missing, other.warning) == (False, plan.images, "")
 
 
