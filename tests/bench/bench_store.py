@@ -10,7 +10,6 @@ import statistics
 import threading
 import time
 
-import pytest
 import torch
 
 from study import checkpoint
@@ -23,7 +22,7 @@ from study.remote import check_store, copy_root
 RUNS, EPOCHS = 3, 8
 
 
-def config_of(dataset, network):
+def config_of(dataset):
     return StudyConfig.model_validate(
         {
             "study": "bench",
@@ -32,7 +31,7 @@ def config_of(dataset, network):
                 "image_size": 64,
                 "sources": [{"kind": "phantom", "name": "site_a", "patients": 4}],
             },
-            "model": {"name": network},
+            "model": {"name": "test_efficientnet"},
             "augment": {"policy": "none"},
             "sampler": {"epoch_draws": 96},
             "train": {"epochs": EPOCHS, "batch_size": 12},
@@ -54,15 +53,14 @@ def seconds(pool, spec):
 STOP = threading.Event()
 
 
-@pytest.mark.parametrize("network", ["test_efficientnet", "resnet18"])
-def test_store(network, make_dataset, tmp_path, s3, monkeypatch):
+def test_store(make_dataset, tmp_path, s3, monkeypatch):
     """An epoch in a store takes about as long as one in a folder; the end of a run waits for the last upload."""
     monkeypatch.setenv("STUDY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnSecret")
     store = copy_root(check_store(s3("studies").replace("AKIDEXAMPLE:wJalrXUtnSecret@", "")), "drive") / "bench"
     places = {"folder": tmp_path / "bench", "store": store}
-    config = config_of(make_dataset(tmp_path / "tiny", images=288, size=64), network)
+    config = config_of(make_dataset(tmp_path / "tiny", images=288, size=64))
     found = {name: ([], []) for name in places}
     with connected():
         pool = SlotPool(1, workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
@@ -77,7 +75,7 @@ def test_store(network, make_dataset, tmp_path, s3, monkeypatch):
     here, there = (checkpoint.load_last(folder) for folder in folders)
     assert all(torch.equal(here.model[name], there.model[name]) for name in here.model)
     size = sum(path.stat().st_size for path in folders[0].rglob("*.safetensors"))
-    print(f"\n{network}: checkpoints (last and best) {size / 1e6:.1f} MB")
+    print(f"\ncheckpoints (last and best) {size / 1e6:.1f} MB")
     for name, (epochs, ends) in found.items():
         print(f"  {name:6}  epoch {statistics.median(epochs):6.3f} s   end of a run {statistics.median(ends):6.3f} s")
     ratio = statistics.median(found["store"][0]) / statistics.median(found["folder"][0])
