@@ -81,13 +81,13 @@ def told(cli):
 def test_two_studies_go_on_side_by_side_and_a_dead_one_gives_its_part_back(cli, small_file, head):
     """One study waits until the other one ends, both wait for ever, or what a killed one had stays taken."""
     env, workers = head
-    one = start(cli, small_file, "one", env, "train.epochs=200", "resources.concurrent=auto")
+    one = start(cli, small_file, "one", env, "train.epochs=200", "sampler.epoch_draws=600", "resources.concurrent=auto")
     wait_for(lambda: epochs(cli, "one") >= 2 and workers() == 2, "the first study does not take the whole cluster", cli)
     two = start(cli, small_file, "two", env, "train.epochs=12", "resources.concurrent=auto")
     try:
         wait_for(lambda: epochs(cli, "two") >= 2, "the second study gets no slot", cli)
         since, before = time.time(), (epochs(cli, "one"), epochs(cli, "two"))
-        wait_for(lambda: epochs(cli, "one") >= before[0] + 8, "the first study has no slot any more", cli)
+        wait_for(lambda: epochs(cli, "one") >= before[0] + 3, "the first study has no slot any more", cli)
         wait_for(lambda: epochs(cli, "two") >= before[1] + 8, "the second study does not get on", cli)
         for name in ("one", "two"):
             count, longest_s, share = pace(cli, name, since)
