@@ -16,7 +16,7 @@ from study.types import RunKey
 
 logger = logging.getLogger(__name__)
 
-METRICS_PER_BATCH: Final = 1000
+METRICS_PER_BATCH: Final = 800  # beside 100 parameters and 100 tags; MLflow takes 1,000 of all together
 PARAMS_PER_BATCH: Final = 100
 RUNS_PER_PAGE: Final = 1000
 EPOCH_MARK: Final = "epoch/seconds"
@@ -65,7 +65,7 @@ class Mirror:
         self._runs, self._found = {}, {}
 
     def apply(self, records: Sequence[Record]) -> None:
-        """Carry one record over, or several epochs of one run at once. Raises whatever MLflow raises."""
+        """Carry one record over, or several epochs or files of one run at once. Raises whatever MLflow raises."""
         first = records[0]
         match first.kind:
             case "epoch":
@@ -81,7 +81,7 @@ class Mirror:
             case "test":
                 self._test(first)
             case "artifact":
-                self._artifact(first)
+                self._artifacts(records)
             case "close":
                 self._tag(self._run_id(first), {"study.state": first.payload["state"]})
                 self._set_status(self._run_id(first), first)
@@ -150,20 +150,22 @@ class Mirror:
     def _start(self, record: Record) -> None:
         from mlflow.entities import Param
 
-        run_id, payload = self._run_id(record), record.payload
+        is_new, payload = record.run not in self._connected(), record.payload
+        run_id = self._run_id(record)
         tags = {"study.state": "running", "study.attempt": str(payload["attempt"])}
         tags["study.params"] = json.dumps(payload["params"])
         tags["mlflow.parentRunId"] = self._run_id(_for_study(record))
         tags |= {"study.retry": payload["retry"]} if payload.get("retry") else {}
         tags |= {"study.runs": str(payload["of_runs"])} if payload.get("of_runs", 1) > 1 else {}
         # The run of the search stays one when the same seed is confirmed later.
-        if self._client.get_run(run_id).data.tags.get("study.stage") != "search":
+        if is_new or self._client.get_run(run_id).data.tags.get("study.stage") != "search":
             tags["study.stage"] = payload["stage"]
-        self._tag(run_id, tags)
-        self._client.update_run(run_id, status="RUNNING")
         params = [Param(clean_key(key), param_text(value)) for key, value in payload["params"].items()]
-        for part in _parts(params, PARAMS_PER_BATCH):
+        for part in _parts(params[PARAMS_PER_BATCH:], PARAMS_PER_BATCH):
             self._client.log_batch(run_id, params=part)
+        self._log(run_id, [], params=params[:PARAMS_PER_BATCH], tags=tags)
+        if not is_new:
+            self._client.update_run(run_id, status="RUNNING")
         if payload["config"]:
             self._client.log_text(run_id, payload["config"], "config.yaml")
 
@@ -178,9 +180,8 @@ class Mirror:
             extra = {"epoch/images": payload["images"], EPOCH_MARK: payload["seconds"]}
             numbers = {**payload["metrics"], **payload.get("system", {}), **extra}
             points += _metrics(numbers, record, step=payload["epoch"])
-        self._log(run_id, points)
-        if last.get("batches"):
-            self._tag(run_id, {"study.batches": f"epoch {last['epoch']}: {last['batches']}"})
+        tags = {"study.batches": f"epoch {last['epoch']}: {last['batches']}"} if last.get("batches") else {}
+        self._log(run_id, points, tags=tags)
         self.sent["epoch"] += len(news)
         self.there["epoch"] += len(records) - len(news)
 
@@ -194,18 +195,18 @@ class Mirror:
             self._found[run_id] = known
         return known
 
-    def _log_once(self, run_id: str, record: Record, values: Mapping[str, float]) -> None:
-        """Log single values unless they are there already, as they may be with another time."""
+    def _log_once(self, record: Record, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log single values unless they are there already, as they may be with another time; and tags."""
+        run_id = self._run_id(record)
         points = _metrics(values, record, step=record.payload["best_epoch"])
         known = self._client.get_run(run_id).data.metrics if run_id in self._found else {}
         news = [point for point in points if known.get(point.key) != point.value]
-        self._log(run_id, news)
+        self._log(run_id, news, tags=tags)
         is_there = run_id in self._found and not news
         (self.there if is_there else self.sent)[record.kind] += 1
 
     def _end(self, record: Record) -> None:
-        run_id, payload = self._run_id(record), record.payload
-        self._log_once(run_id, record, {f"best/{key}": value for key, value in payload["metrics"].items()})
+        payload = record.payload
         is_interrupted = payload["state"] == "running"
         tags = {
             "study.state": "interrupted" if is_interrupted else payload["state"],
@@ -216,45 +217,53 @@ class Mirror:
             "study.failure": payload.get("failure", ""),
             "study.undefined": _undefined(payload["metrics"]),
         }
-        self._tag(run_id, tags)
-        self._set_status(run_id, record)
+        self._log_once(record, {f"best/{key}": value for key, value in payload["metrics"].items()}, tags)
+        self._set_status(self._run_id(record), record)
 
     def _trial(self, record: Record) -> None:
         """What several runs of a trial make together stands in the first of them."""
-        run_id, payload = self._run_id(record), record.payload
+        payload = record.payload
         numbers = {f"mean/{key}": value for key, value in payload["means"].items()}
         numbers |= {f"sd/{key}": value for key, value in payload["sds"].items()}
-        self._log_once(run_id, record, numbers)
         reason = payload["reason"][: MAX_TAG // 2]
-        self._tag(run_id, {"study.trial_state": payload["state"], "study.trial_reason": reason})
+        self._log_once(record, numbers, {"study.trial_state": payload["state"], "study.trial_reason": reason})
 
     def _test(self, record: Record) -> None:
-        run_id, payload = self._run_id(record), record.payload
-        self._log_once(run_id, record, payload["metrics"])
-        self._tag(run_id, {"study.undefined_test": _undefined(payload["metrics"])})
+        metrics = record.payload["metrics"]
+        self._log_once(record, metrics, {"study.undefined_test": _undefined(metrics)})
 
-    def _artifact(self, record: Record) -> None:
-        path = Path(record.payload["path"])
-        if not path.is_file():
-            raise FileNotFoundError(f"the artifact {path} is gone")
-        run_id, folder = self._run_id(record), record.payload["folder"]
-        digest = sha256(path.read_bytes()).hexdigest()  # whoever fetches it can tell that it was sent
-        self._client_for(record).log_artifact(run_id, str(path), folder or None)
-        self._tag(run_id, {clean_key(f"{DIGEST}{folder + '/' if folder else ''}{path.name}"): digest})
-        self.sent["artifact"] += 1
+    def _artifacts(self, records: Sequence[Record]) -> None:
+        """Files of one run; whoever fetches one can tell by its tag that it was sent."""
+        tags = {}
+        for record in records:
+            path, folder = Path(record.payload["path"]), record.payload["folder"]
+            if not path.is_file():
+                raise FileNotFoundError(f"the artifact {path} is gone")
+            digest = sha256(path.read_bytes()).hexdigest()
+            self._client_for(record).log_artifact(self._run_id(record), str(path), folder or None)
+            tags[clean_key(f"{DIGEST}{folder + '/' if folder else ''}{path.name}")] = digest
+        self._tag(self._run_id(records[0]), tags)
+        self.sent["artifact"] += len(records)
 
     def _client_for(self, record: Record) -> Any:
         self._run_id(record)
         return self._client
 
-    def _log(self, run_id: str, points: Sequence[Any]) -> None:
-        for part in _parts(points, METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=part)
-
-    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+    def _log(
+        self, run_id: str, points: Sequence[Any], *, params: Sequence[Any] = (), tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Metrics in as few calls as MLflow takes; parameters and tags come with the last, when all else is there."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(run_id, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items()])
+        *parts, last = [*_parts(points, METRICS_PER_BATCH)] or [[]]
+        for part in parts:
+            self._client.log_batch(run_id, metrics=part)
+        entities = [RunTag(key, value[:MAX_TAG]) for key, value in (tags or {}).items()]
+        if last or params or entities:
+            self._client.log_batch(run_id, metrics=last, params=params, tags=entities)
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._log(run_id, [], tags=tags)
 
     def _set_status(self, run_id: str, record: Record) -> None:
         status = STATUS.get(record.payload["state"], "KILLED")

@@ -13,6 +13,7 @@ from study.config import StudyConfig
 from study.distributed.cluster import connected
 from study.distributed.slots import SlotPool, run_directly
 from study.distributed.specs import make_spec
+from study.distributed.warming import warm_loading
 
 RUNS = 8
 
@@ -70,6 +71,7 @@ def test_trial_start(config, tmp_path):
         trainer_s = [torch_trainer_seconds(tmp_path / f"noop{i}") for i in range(2)]
         begun = time.perf_counter()
         pool = SlotPool(1, workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, scratch=tmp_path / "scratch")
+        warm_loading(1)  # as a study does on two cores
         first = wait_times(pool, [make_spec(tmp_path, "cold", 0, config=config, attempt=1)])
         cold_s = time.perf_counter() - begun
         cold_start_s = cold_s - first[0][1] + first[0][0]

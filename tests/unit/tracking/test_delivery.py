@@ -14,7 +14,7 @@ from study.errors import StudyError
 from study.tracking import Tracker, default_uri
 from study.tracking import delivery as delivery_module
 from study.tracking import mirror as mirror_module
-from study.tracking.server import make_client
+from study.tracking.server import CONFIG_DIGEST, DIGEST, make_client
 from study.types import RunOutcome
 
 METRIC = "val/auroc_macro"
@@ -74,7 +74,8 @@ def snapshot(client, name):
         kept = {one: [(point.step, point.value) for point in history] for one, history in histories.items()}
         tags = {one: text for one, text in run.data.tags.items() if not one.startswith(("mlflow.", "study.id"))}
         files = sorted(one.path for one in client.list_artifacts(run.info.run_id))
-        found[key] = (run.info.status, kept, {**tags, "study.config": ""}, files)
+        tags |= {"study.config": "", CONFIG_DIGEST: ""}  # they hold the study's name
+        found[key] = (run.info.status, kept, tags, files)
     return found
 
 
@@ -179,14 +180,40 @@ def test_record_that_mlflow_refuses_does_not_block_the_rest(study_dir, tools, tm
     tracker = Tracker(study_dir, "", config)
     tracker.start_run("0", 7, params={"optim.lr": 1e-3})
     tracker.start_run("0", 7, params={"optim.lr": 2e-3}, attempt=2)
+    kept = [tmp_path / name for name in ("first.png", "last.png")]
+    for path in kept:
+        path.write_bytes(b"png")
     with caplog.at_level(logging.WARNING):
-        tracker.end_run("0", 7, tools.complete(1, 0.1), artifacts=[tmp_path / "gone.png"])
+        tracker.end_run("0", 7, tools.complete(1, 0.1), artifacts=[kept[0], tmp_path / "gone.png", kept[1]])
         tracker.log_test("0", 7, RunOutcome(state="complete", metrics={"test/qwk": 0.5}))
         assert tracker.close() == 0
     refused = [one.message for one in caplog.records if "does not take" in one.message]
     assert len(refused) == 2
     assert "gone.png" in refused[1]
-    assert tools.runs_of(study_dir)["0", 7].data.metrics["test/qwk"] == 0.5
+    run = tools.runs_of(study_dir)["0", 7]
+    assert run.data.metrics["test/qwk"] == 0.5
+    files = {one.path for one in make_client(default_uri(study_dir)).list_artifacts(run.info.run_id)}
+    assert {path.name for path in kept} <= files
+    assert {f"{DIGEST}{path.name}" for path in kept} <= run.data.tags.keys()
+
+
+def test_what_waits_together_goes_together(study_dir, tools, monkeypatch, tmp_path):
+    """Each epoch and each file of a short trial is a transaction of its own, on a processor that others train on."""
+    client = DyingClient(make_client(default_uri(study_dir)))
+    monkeypatch.setattr(mirror_module, "make_client", lambda _: client)
+    tracker = Tracker(study_dir, "", tools.make_config())
+    assert tracker.wait(10) == 0
+    before, files = client.count, [tmp_path / f"{number}.png" for number in range(6)]
+    tracker.start_run("0", 7, params={"optim.lr": 1e-3})
+    for number in (1, 2, 3):
+        tracker.log_epoch("0", 7, tools.epoch(number, number / 10))
+    for path in files:
+        path.write_bytes(b"png")
+    tracker.end_run("0", 7, tools.complete(3, 0.3), artifacts=files)
+    assert tracker.wait(10) == 0
+    # The run, its parameters and tags, its epochs, its end and status, six files and their tags.
+    assert client.count - before == 1 + 1 + 1 + 2 + 6 + 1
+    assert tracker.close() == 0
 
 
 SHOT = """
