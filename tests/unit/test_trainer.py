@@ -38,7 +38,7 @@ def test_only_the_needless_processes_are_left_out(trainer):
 def test_workers_get_no_runtime_environment(monkeypatch):
     """A variable that all processes have already makes Ray start Python twice for each worker and loading task."""
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    assert WorkerGroup._get_worker_runtime_env({})["env_vars"] == {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+    assert WorkerGroup._get_worker_runtime_env({})["env_vars"]["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
     assert SlotController.worker_group_cls._get_worker_runtime_env({}) == {}
 
 
