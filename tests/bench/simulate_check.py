@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.simulate_cluster import Plan, simulate
 
-FOLLOWERS = ("RunTrainable", "SlotController", "SynchronizationActor", "Switchboard")
+FOLLOWERS = ("ResourceTrainable", "SlotController", "SynchronizationActor", "Switchboard")
 EPOCHS, PILOT, TRIALS, SLOTS, LIMIT = 3, 4, 12, 2, 0.15
 # `bench_overhead.py -k "2 and not 60"` on two idle cores (docs/LOG.md): a study, and its trials in one process.
 RECORDED: dict[str, Any] = {"trials": 100, "training_s": 224.2, "study_s": 240.4}

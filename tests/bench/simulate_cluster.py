@@ -47,9 +47,9 @@ COSTS: Final[Mapping[str, Cost]] = {
     "finish_ms": Cost(6.6, "ms/trial", "the same"),
     "tell_ms": Cost(2.3, "ms/epoch", "Ray: at most 500 results/s (Tune's page on scalability); journal and "
                     "events.jsonl 0.3 ms (docs/events.md)"),
-    "follower_mb": Cost(630, "MB/slot", "their shares of memory: TrainController 270, DatasetManager 116, "
-                        "SynchronizationActor 113 (/proc/*/smaps_rollup in a study), RunTrainable 130: assumed"),
-    "start_cpu_s": Cost(7.0, "s of a core/slot", "processor time of a TrainController until its workers run"),
+    "follower_mb": Cost(534, "MB/slot", "their shares of memory: SlotController 288, SynchronizationActor 117, "
+                        "ResourceTrainable 129 (/proc/*/smaps_rollup in a study)"),
+    "start_cpu_s": Cost(7.0, "s of a core/slot", "processor time of a SlotController until its workers run"),
     "checkpoint_mb": Cost(129, "MB", "EfficientNet-B3 with AdamW (bench_driver.py --checkpoint)"),
     "checkpoint_mb_per_s": Cost(200, "MB/s", "the same, on a virtual disk"),
     "shared_gb_per_s": Cost(10.0, "GB/s in all", "a parallel file system or a store in its region: assumed"),
