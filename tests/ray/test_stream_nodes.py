@@ -1,57 +1,30 @@
 """The stream on two nodes: one loads, the other trains, and the batches are those of the plan."""
 
-import time
-
 import numpy as np
 import pytest
 import ray
-from ray._private.node import Node
-from ray._private.parameter import RayParams
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.data.digest import batch_digest, combined, id_hashes
 from study.data.sampling import make_plan
 from study.distributed.stream import StreamSettings, batch_stream
+from tests.ray.joining import add_node, alive_nodes, wait_until
 
 pytestmark = pytest.mark.ray
 BATCH, STEPS = 12, 30
-
-
-def alive_nodes():
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def wait_for_nodes(count):
-    deadline = time.monotonic() + 60
-    while len(alive_nodes()) != count:
-        assert time.monotonic() < deadline, f"the cluster does not come to {count} nodes"
-        time.sleep(0.1)
 
 
 @pytest.fixture
 def second_node(cluster):
     """Another node of two CPUs for the time of a test."""
     here = alive_nodes()
-    # Not `ray start`, which would tell every program on this machine to join this cluster.
-    node = Node(
-        RayParams(
-            gcs_address=ray.get_runtime_context().gcs_address,
-            num_cpus=2,
-            object_store_memory=2**27,
-            min_worker_port=0,
-            max_worker_port=0,
-            node_manager_port=0,
-            include_log_monitor=False,
-            dashboard_agent_listen_port=None,
-        ),
-        head=False,
-    )
+    node = add_node(2)
     try:
-        wait_for_nodes(len(here) + 1)
+        wait_until(lambda: len(alive_nodes()) == len(here) + 1, "the new node does not join")
         yield (alive_nodes() - here).pop()
     finally:
         node.kill_all_processes(check_alive=False)
-        wait_for_nodes(len(here))
+        wait_until(lambda: alive_nodes() == here, "the new node does not leave")
 
 
 @ray.remote
