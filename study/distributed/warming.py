@@ -19,5 +19,6 @@ def warm_loading(processes: int) -> None:
 
 
 def _import_loading() -> None:
+    import ray.data  # noqa: F401 - the import is the work
 
-    import study.distributed.loading  # noqa: F401 - the import is the work
+    import study.distributed.loading  # noqa: F401 - the same

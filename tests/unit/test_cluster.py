@@ -31,10 +31,14 @@ def test_without_an_address_a_cluster_of_its_own(started, monkeypatch):
 def test_with_an_address_that_cluster(started, monkeypatch):
     """A cluster that exists is neither sized by us nor expected to share our environment."""
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "77")  # the workers would not hear of it in another way
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123")
     cluster._start()
     (options,) = started
     assert not {"address", "num_cpus"} & set(options)
-    assert set(options["runtime_env"]["env_vars"]) == set(cluster.RAY_ENVIRONMENT)
+    told = options["runtime_env"]["env_vars"]
+    assert set(told) == {*cluster.RAY_ENVIRONMENT, "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"}
+    assert told["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] == "77"
 
 
 @pytest.mark.parametrize(
