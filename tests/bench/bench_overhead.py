@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from study.config import apply_params, load_config
@@ -100,6 +101,12 @@ def seconds_of_training(config, spots, folder):
     return spent, losses
 
 
+def seconds_when_warm(config, spots, count, folder):
+    """Seconds and losses of the first ``count`` trials, after one that starts processes and imports modules."""
+    seconds_of_training(config, dict(list(spots.items())[:1]), folder / "warm")
+    return seconds_of_training(config, dict(list(spots.items())[:count]), folder / "alone")
+
+
 def hooks(epochs):
     """Hooks that keep the epochs and stop nothing."""
     return Hooks(on_epoch=lambda result: epochs.append(result) or True)
@@ -121,9 +128,7 @@ def test_overhead(length, make_dataset, tmp_path):
     spots = {row.trial: row.params for row in rows}
     kept = {row.trial: ledger.epochs(int(row.trial))[-1].metrics["train/loss"] for row in rows}
     with connected():
-        torch.set_num_threads(1)
-        seconds_of_training(config, dict(list(spots.items())[:1]), tmp_path / "warm")  # processes and imports
-        spent, losses = seconds_of_training(config, dict(list(spots.items())[: case.alone]), tmp_path / "alone")
+        spent, losses = ray.get(ray.remote(num_cpus=1)(seconds_when_warm).remote(config, spots, case.alone, tmp_path))
     assert losses == {trial: kept[trial] for trial in losses}
     alone, each = spent / case.alone, seconds_of_trial(directory)
     print(f"\n{case.trials} trials of {alone:.2f} s: study {whole:.1f} s, training alone {case.trials * alone:.1f} s,")
