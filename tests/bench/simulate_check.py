@@ -101,10 +101,10 @@ def times_of(seconds: float, lines: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def predicted_s(times: dict[str, float], *, trials: int) -> float:
-    """Seconds of a study of equal trials on this machine."""
-    plan = Plan(
-        gpus=SLOTS,
+def _plain_plan(gpus: int, trials: int) -> Plan:
+    """Equal trials of 1,000 images an epoch, without pruning and a confirmation; data cost nothing."""
+    return Plan(
+        gpus=gpus,
         trials=trials,
         epochs=EPOCHS,
         is_pruned=False,
@@ -114,6 +114,11 @@ def predicted_s(times: dict[str, float], *, trials: int) -> float:
         stored_bytes=0.0,
         cores_per_gpu=1e9,
     )
+
+
+def predicted_s(times: dict[str, float], *, trials: int) -> float:
+    """Seconds of a study of equal trials on this machine."""
+    plan = _plain_plan(SLOTS, trials)
     answer = simulate(
         plan,
         gpu_images_per_s=1000 / times["epoch_s"],
@@ -133,17 +138,7 @@ def predicted_s(times: dict[str, float], *, trials: int) -> float:
 
 def recorded_s() -> float:
     """Seconds that the study of `RECORDED` takes by the simulation, from its trials' times in one process."""
-    plan = Plan(
-        gpus=1,
-        trials=RECORDED["trials"],
-        epochs=EPOCHS,
-        is_pruned=False,
-        confirm_runs=0,
-        train_images=1000,
-        val_images=0,
-        stored_bytes=0.0,
-        cores_per_gpu=1e9,
-    )
+    plan = _plain_plan(1, RECORDED["trials"])
     epoch_s = RECORDED["training_s"] / plan.trials / EPOCHS
     # A trial's first batch and its checkpoints are in its time; all else is the simulation's own.
     answer = simulate(
