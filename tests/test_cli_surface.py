@@ -1,15 +1,18 @@
 """The command line is a promise: verbs, options and exit codes."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import typer
 from typer.testing import CliRunner
 
+import study
 from study.cli import app
 from study.cli.folders import check_same_study, study_directory
 from study.cli.invocation import INVOCATION, exit_with, program
@@ -99,6 +102,12 @@ class TestSurface:
     def test_options(self, verb):
         """No argument or option of a verb appears or disappears unnoticed."""
         assert set(parameters(verb)) | {"--help"} == set(SURFACE[verb]) | COMMON
+
+    def test_version(self):
+        """What has to agree between machines, in one line."""
+        shown = CliRunner().invoke(app, ["--version"])
+        versions = f"study {study.__version__}, Python {platform.python_version()}, Ray {ray.__version__}\n"
+        assert (shown.exit_code, shown.output) == (0, versions)
 
     def test_help_shows_examples(self):
         """The help names every verb and shows commands that can be copied."""

@@ -40,6 +40,34 @@ app = typer.Typer(
 )
 
 
+def _tell_version(*, is_asked: bool) -> None:
+    """What a report of a fault begins with: the versions that have to agree between machines."""
+    if is_asked:
+        from importlib.metadata import version
+        from platform import python_version
+
+        from study import __version__
+
+        typer.echo(f"study {__version__}, Python {python_version()}, Ray {version('ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    is_asked: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of study, Python and Ray.",
+            is_eager=True,
+            callback=lambda value: _tell_version(is_asked=value),
+        ),
+    ] = False,
+) -> None:
+    """What stands before the verb."""
+
+
 @app.command(short_help="Make the dataset that a study file asks for.")
 def prepare(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Study file (YAML).")] = Path("study.yaml"),
