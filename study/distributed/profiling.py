@@ -134,7 +134,8 @@ class _Session:
         steps = request.steps or parts.settings.steps_per_epoch
         # The warm-up comes before an epoch's own steps; where only steps are wanted, no epoch ends among them.
         length = WARM_UP_STEPS + steps + (TRACED_STEPS + 1 if request.steps else 0)
-        settings = replace(parts.settings, epochs=2, steps_per_epoch=length, patience=None)
+        # Its batches are one share already, that of one worker of the most there may be.
+        settings = replace(parts.settings, epochs=2, steps_per_epoch=length, patience=None, shares=1)
         self.parts = replace(parts, settings=settings)
         self.clock = Recorder(device)
         self.hooks = Hooks(on_epoch=self._on_epoch, should_stop=self._should_stop, clock=self.clock)
