@@ -5,6 +5,7 @@ from typing import Any
 
 import ray
 from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+from ray.data._internal.stats import get_or_create_stats_actor
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
@@ -51,9 +52,11 @@ class SlotTrainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Any:
         controller = start_actor(SlotController, arguments=controller_init_kwargs)
-        # The controller would start it, and wait for it, only when it has started itself. It is bound to the node of
-        # whoever asks first, and dies with that: the driver's node stays as long as the study.
+        # Both outlive the study, on the node of whoever asks first, which is never idle then: no autoscaler takes it
+        # back, and draining it waits in vain. The driver's node stays anyway. The controller would start the first one,
+        # and wait for it, only when it has started itself.
         get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
+        get_or_create_stats_actor()
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
 

@@ -6,6 +6,8 @@ import io
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import urllib.request
 import uuid
 from pathlib import Path
@@ -44,6 +46,14 @@ confirm: {{top: 1, seeds: [0]}}
 resources: {{concurrent: 1}}
 """
 UNLABELLED = 12
+# The nodes that actors live on, but for the driver's own.
+ACTORS = """
+import json, ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+own = ray.get_runtime_context().get_node_id()
+living = [each for each in ray._private.state.actors().values() if each["State"] != "DEAD"]
+print(json.dumps([each["ActorClassName"] for each in living if each["Address"]["NodeID"] != own]))
+"""
 
 
 class Store:
@@ -189,6 +199,14 @@ def far(apart, drivers, study_file, store, cli):
     cli.kill_when(process, lambda: store.has_saved("far", "1-s0"))
     shutil.rmtree(first.folder)
     return drivers("second")("resume", "far", *at).stderr
+
+
+def test_nothing_stays_on_a_worker(apart, far):
+    """Ray Data's own actors are at the driver's node, which stays; a worker's node is idle after a study."""
+    asked = subprocess.run(
+        [sys.executable, "-c", ACTORS], env=apart.env | apart.joining, capture_output=True, text=True, check=True
+    )
+    assert json.loads(asked.stdout) == []
 
 
 def test_killed_driver_and_lost_machine(apart, drivers, far, store, alone, same):
