@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from study.data.shards import DATASET_FILE, FORMAT, MANIFEST_FILE, SHARD_FOLDER, open_dataset
 from study.data.shards_file import Content, write_shard
+from tests.servers import GcsServer
 
 # A build machine tries the same examples every time; a developer's machine keeps looking for new ones.
 settings.register_profile("build", derandomize=True, deadline=None)
@@ -107,3 +108,21 @@ def s3(s3_server):
         pass
     query = f"?scheme=http&endpoint_override={s3_server}&region=us-east-1"
     return lambda path: f"s3://AKIDEXAMPLE:wJalrXUtnSecret@{bucket}/{path}{query}"
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory):
+    """A pretended Google Cloud Storage, a process of its own that takes orders (`tests.servers.GcsServer.pretend`)."""
+    server = GcsServer(tmp_path_factory.mktemp("gcs"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gs(gcs_server, monkeypatch):
+    """URI of a place in a new bucket of Google's kind, as a function of its path; the environment has credentials."""
+    bucket = f"study-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(gcs_server.key))
+    gcs_server.pretend(make=[bucket], faults=[], page=1000, needs="Bearer ey")
+    return lambda path: gcs_server.uri(bucket, path)

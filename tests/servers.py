@@ -1,5 +1,7 @@
 """Servers that tests start as processes of their own."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,6 +14,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.processes import descendants, title
 
@@ -139,3 +143,43 @@ class MlflowServer:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+
+
+class GcsServer:
+    """A pretended Google Cloud Storage (`tests/gcs.py`), and a key file of a service account that nobody else knows."""
+
+    def __init__(self, home):
+        self.port, self.key, self.process = free_port(), home / "service-account.json", None
+        self.endpoint = f"127.0.0.1:{self.port}"
+        private = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        content = {"type": "service_account", "private_key_id": "1", "private_key": private.decode()}
+        # Google's library signs its tokens itself; it need not ask for them.
+        content |= {"client_email": "me@pretended.iam.gserviceaccount.com", "token_uri": "http://127.0.0.1:9/"}
+        self.key.write_text(json.dumps(content))
+
+    def start(self):
+        """Start it, and wait until it answers."""
+        self.process = subprocess.Popen([sys.executable, Path(__file__).with_name("gcs.py"), str(self.port)])
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                return self.pretend()
+            assert self.process.poll() is None
+            time.sleep(0.05)
+        raise AssertionError("the pretended store does not start")
+
+    def pretend(self, **wanted):
+        """Order something of the server (attributes of `tests.gcs.Store`; ``make``: buckets); what was asked so far."""
+        request = urllib.request.Request(f"http://{self.endpoint}/pretend", json.dumps(wanted).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return [tuple(asked) for asked in json.load(answer)]
+
+    def uri(self, bucket, path=""):
+        """URI of a place."""
+        return f"gs://{bucket}/{path}?scheme=http&endpoint_override={self.endpoint}"
+
+    def stop(self):
+        """End it."""
+        self.process.terminate()
+        self.process.wait()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
 
+from study.data.google import SCHEME, GoogleStore, open_google
 from study.errors import InputError
 
 URI: Final = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -72,7 +73,7 @@ def why(error: OSError) -> str:
     """The cause of a failed access in a few words that hold neither a name nor a credential."""
     if error.errno:
         return os.strerror(error.errno)
-    found = re.search(r"AWS Error ([A-Z_]+)", str(error))
+    found = re.search(r"(?:AWS|Google) Error ([A-Z_]+)", str(error))
     return found[1].lower().replace("_", " ") if found else type(error).__name__
 
 
@@ -120,6 +121,9 @@ def write_bytes(place: str | Path, content: bytes | memoryview) -> None:
 def _put(uri: str, content: bytes | memoryview) -> None:
     """One object in one go. A stream that fails is closed by pyarrow, which would publish the part that went out."""
     system, path = _system(uri)
+    if isinstance(system, GoogleStore):
+        system.put(path, content)
+        return
     stream = system.open_output_stream(path)
     try:
         stream.write(content)
@@ -279,6 +283,8 @@ def stored_folders(root: str) -> list[str]:
     from pyarrow import fs
 
     system, path = _system(root)
+    if isinstance(system, GoogleStore):
+        return system.folders(path)
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if not info.is_file)
 
@@ -326,11 +332,10 @@ def _store(uri: str) -> tuple[Any, str]:
     from pyarrow import ArrowException, fs
 
     try:
-        system, root = fs.FileSystem.from_uri(uri)
+        return open_google(uri) if uri.startswith(SCHEME) else fs.FileSystem.from_uri(uri)
     except (ArrowException, OSError, ValueError) as error:
         # pyarrow repeats the whole URI, credentials too, so neither its text nor the error itself is passed on
         kind = why(error) if isinstance(error, OSError) else type(error).__name__
         raise InputError(
             f"{shown(uri)} cannot be opened ({kind})", "use a folder, or a URI such as s3://bucket/folder"
         ) from None
-    return system, root

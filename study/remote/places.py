@@ -23,6 +23,9 @@ Role = Literal["drive", "work", "look"]
 MARK: Final = ".store"
 OPTIONS: Final = frozenset({"region", "scheme", "endpoint_override", "retry_limit_seconds", "enable_tls"})
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)  # between the tries of one request; pyarrow itself has tried three times by then
+PATIENCE_S: Final = (
+    30.0  # after which there is no third try, nor a later one: with Google's pauses that is under a minute
+)
 
 
 def check_store(uri: str) -> str:
@@ -32,10 +35,13 @@ def check_store(uri: str) -> str:
         InputError: it holds a user, a password or an option that is not known to be harmless, or no bucket.
     """
     base, mark, query = uri.partition("?")
-    credentials = "credentials of a store come from the environment or the machine's role (AWS_ACCESS_KEY_ID, ...)"
+    credentials = (
+        "credentials of a store come from the environment or the machine's role (AWS_ACCESS_KEY_ID, "
+        "GOOGLE_APPLICATION_CREDENTIALS, ...)"
+    )
     if not is_remote(uri):
         raise InputError(f"{uri}: expected a folder or a URI such as s3://bucket/folder", "name one of the two")
-    if shown(base) != base:
+    if shown(base) != base.replace("gs://anonymous@", "gs://", 1):  # this user is none
         raise InputError(f"{shown(uri)}: the URI holds a user or a password", credentials)
     unknown = sorted({name for name, _ in parse_qsl(query, keep_blank_values=True)} - OPTIONS)
     if unknown:
@@ -106,15 +112,16 @@ def answered(place: str, function: Callable[P, R], *args: P.args, **options: P.k
         FileNotFoundError: there is no such file.
         EnvironmentFault: the store does not answer or refuses.
     """
-    for pause in (*PAUSES_S, None):
+    begun = time.monotonic()
+    for tries, pause in enumerate((*PAUSES_S, None), start=1):
         try:
             return function(*args, **options)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if pause is None:
+            if pause is None or (tries > 1 and time.monotonic() - begun > PATIENCE_S):
                 raise EnvironmentFault(
-                    f"{shown(place)}: the store does not do what it is asked ({why(error)}; {len(PAUSES_S) + 1} tries)",
+                    f"{shown(place)}: the store does not do what it is asked ({why(error)}; {tries} tries)",
                     "check the bucket, the credentials in the environment, and the network",
                 ) from None
             time.sleep(pause)

@@ -10,11 +10,11 @@ from study.errors import InputError
 SECRETS = ("AKIDEXAMPLE", "wJalrXUtnSecret", "endpoint_override")
 
 
-@pytest.fixture(params=["local", "file", "s3"])
+@pytest.fixture(params=["local", "file", "s3", "gs"])
 def root(request, tmp_path):
     """An empty place of each kind."""
-    if request.param == "s3":
-        return request.getfixturevalue("s3")("deep/folder")
+    if request.param in ("s3", "gs"):
+        return request.getfixturevalue(request.param)("deep/folder")
     return str(tmp_path / "deep") if request.param == "local" else f"file://{tmp_path}/deep"
 
 

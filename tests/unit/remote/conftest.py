@@ -1,7 +1,8 @@
 """Copies of a store; credentials come from the environment.
 
-``store`` is a real S3-compatible process. ``machine`` has its runs in this process's memory, which costs a tenth, and
-in that process where `make test-long` looks; what a run does with a store is the same.
+``store`` is a real S3-compatible process, and a process that pretends to be Google's store. ``machine`` has its runs in
+this process's memory, which costs a tenth, and in those processes where `make test-long` looks; what a run does with a
+store is the same.
 """
 
 import uuid
@@ -13,11 +14,23 @@ from study.remote import check_store, copy_root
 
 
 @pytest.fixture
-def store(s3, monkeypatch):
+def s3_store(s3, monkeypatch):
     """The URI of an empty store."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnSecret")
     return check_store(s3("studies").replace("AKIDEXAMPLE:wJalrXUtnSecret@", ""))
+
+
+@pytest.fixture
+def gs_store(gs):
+    """The URI of an empty store of Google's kind."""
+    return check_store(gs("studies"))
+
+
+@pytest.fixture(params=["s3_store", "gs_store"])
+def store(request):
+    """The URI of an empty store of either kind."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -48,7 +61,9 @@ def distant(store, tmp_path, monkeypatch):
     return _folders(store, tmp_path, monkeypatch)
 
 
-@pytest.fixture(params=["memory_store", pytest.param("store", marks=pytest.mark.long)])
+@pytest.fixture(
+    params=["memory_store", *(pytest.param(name, marks=pytest.mark.long) for name in ("s3_store", "gs_store"))]
+)
 def machine(request, tmp_path, monkeypatch):
     """The same, where the store need not be a process of its own."""
     return _folders(request.getfixturevalue(request.param), tmp_path, monkeypatch)

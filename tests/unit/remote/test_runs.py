@@ -247,7 +247,7 @@ def test_a_damaged_head_is_refused(machine, damage):
     if damage == "digest":
         content["files"] = {"x": {"object": "x", "bytes": 1, "sha256": "0"}}
     write_bytes(place, json.dumps(content).encode()[: 20 if damage == "cut" else None])
-    with pytest.raises(StudyError, match=r"the head of s3://.* is damaged"):
+    with pytest.raises(StudyError, match=r"the head of (s3|gs)://.* is damaged"):
         checkpoint.load_last(machine("b", "look"))
 
 

@@ -1,0 +1,193 @@
+"""Google Cloud Storage through pyarrow, made to behave as the other stores do.
+
+- What goes wrong is an :class:`OSError` in a few words: pyarrow raises errors of other kinds, with the names of files
+  and objects in them, and calls a bucket that does not exist a file that does not.
+- A request is tried again for seconds, not for the 15 minutes that are the default of Google's library; a store that
+  does not answer at all is noticed by the first request. Google's library would wait 120 s for each.
+- Folders are what names have in common: pyarrow lists only those for which somebody wrote an empty object.
+- A file can be asked for its end, as readers of archives do; pyarrow would ask the store for bytes that are not there.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+from study.errors import EnvironmentFault
+
+SCHEME: Final = "gs://"
+RETRY_S: Final = 6  # three tries with pauses of 1 to 2 and of 2 to 4 s; one more pause passes before the error is told
+FIRST_ANSWER_S: Final = 30.0
+BUFFER: Final = 64 * 2**10
+CREDENTIALS: Final = "access token"
+NO_BUCKET: Final = "bucket does not exist"
+
+
+def open_google(uri: str) -> tuple["GoogleStore", str]:
+    """The store of a URI whose first request has been answered, by whatever, and the path in it.
+
+    Raises:
+        ValueError, OSError: pyarrow cannot open the URI.
+        EnvironmentFault: neither the store nor the service that gives credentials answers.
+    """
+    from pyarrow import fs
+
+    base, _, query = uri.partition("?")
+    if "retry_limit_seconds=" not in query:
+        query = f"{query}&retry_limit_seconds={RETRY_S}".lstrip("&")
+    system, path = fs.FileSystem.from_uri(f"{base}?{query}")
+    store = GoogleStore(system)
+    asking = threading.Thread(target=store.is_there, args=(f"{path}/.study",), name="first-request", daemon=True)
+    asking.start()
+    asking.join(FIRST_ANSWER_S)
+    if asking.is_alive():
+        raise EnvironmentFault(
+            f"{SCHEME}{path}: no answer within {FIRST_ANSWER_S:g} s",
+            "check the network, and the credentials: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth "
+            "application-default login (without them a machine outside of Google's cloud waits for a service that is "
+            "not there)",
+        )
+    return store, path
+
+
+class GoogleStore:
+    """What `files` asks of a file system of pyarrow.
+
+    Args:
+        system: the ``GcsFileSystem``.
+    """
+
+    def __init__(self, system: Any) -> None:
+        self.system = system
+
+    def is_there(self, path: str) -> bool:
+        """Whether a request is answered; anything but success is none."""
+        with contextlib.suppress(OSError):
+            return bool(self.get_file_info(path))
+        return False
+
+    def equals(self, other: Any) -> bool:
+        """Whether it is the same store, asked in the same way."""
+        return isinstance(other, GoogleStore) and bool(self.system.equals(other.system))
+
+    def get_file_info(self, places: Any) -> Any:
+        """As pyarrow's."""
+        with told():
+            return self.system.get_file_info(places)
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders right below a path, sorted. All that lies below is listed for it."""
+        from pyarrow import fs
+
+        found = self.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        below = ((info, *info.path[len(path) + 1 :].partition("/")) for info in found)
+        return sorted({name for info, name, slash, _ in below if slash or not info.is_file})
+
+    def open_input_file(self, path: str) -> io.BufferedReader:
+        """A file to read, with ``seek``."""
+        with told():
+            return io.BufferedReader(_Reader(self.system.open_input_file(path)), BUFFER)
+
+    def put(self, path: str, content: bytes | memoryview) -> None:
+        """One object in one go: it appears when all of it has arrived, and if that fails the former one stays."""
+        with told():
+            stream = self.system.open_output_stream(path)
+            try:
+                stream.write(content)
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    stream.close()
+                raise
+            stream.close()
+
+    def copy_file(self, path: str, goal: str) -> None:
+        """As pyarrow's."""
+        with told():
+            self.system.copy_file(path, goal)
+
+    def delete_file(self, path: str) -> None:
+        """As pyarrow's."""
+        with told():
+            self.system.delete_file(path)
+
+
+class _Reader(io.RawIOBase):
+    """A stream of pyarrow that is moved when bytes are wanted, and never beyond its end."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._size = int(stream.size())
+        self._wanted = self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._wanted, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._wanted = start + offset
+        return self._wanted
+
+    def tell(self) -> int:
+        return self._wanted
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._next(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def readall(self) -> bytes:
+        parts = []
+        while part := self._next(max(0, self._size - self._wanted)):
+            parts.append(part)
+        return b"".join(parts)
+
+    def _next(self, count: int) -> bytes:
+        if self._wanted >= self._size or not count:
+            return b""
+        with told():
+            if self._wanted != self._at:
+                self._stream.seek(self._wanted)
+            content = cast("bytes", self._stream.read(count))
+        self._wanted = self._at = self._wanted + len(content)
+        if not content:
+            raise OSError("Google Error CUT_SHORT")
+        return content
+
+    def close(self) -> None:
+        if not self.closed:
+            with told():
+                self._stream.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Errors of pyarrow as :class:`OSError` whose text holds no name."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError) as error:
+        raise _translated(error) from None
+
+
+def _translated(error: Exception) -> OSError:
+    text = str(error)
+    if CREDENTIALS in text:
+        return OSError("Google Error NO_CREDENTIALS")
+    if NO_BUCKET in text:
+        return OSError("Google Error NO_SUCH_BUCKET")
+    if isinstance(error, FileNotFoundError) or text.startswith("No such file"):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    status = re.search(r"google::cloud::Status\(([A-Z_]+)", text)
+    return OSError(f"Google Error {status[1] if status else type(error).__name__.upper()}")
