@@ -5,6 +5,7 @@ from the environment, the machine's role, or the URI itself; :func:`shown` is ho
 Buckets are never made. Another S3 service is named by ``AWS_ENDPOINT_URL`` or by ``?endpoint_override=host:port``.
 """
 
+import contextlib
 import functools
 import os
 import posixpath
@@ -83,6 +84,8 @@ def read_bytes(place: str | Path) -> bytes:
     Raises:
         OSError: the file does not exist or cannot be read.
     """
+    if (store := _google(place)) is not None:
+        return b"".join(store[0].parts(store[1]))
     with open_file(place) as file:
         return file.read()
 
@@ -120,26 +123,19 @@ def write_bytes(place: str | Path, content: bytes | memoryview) -> None:
 
 def _put(uri: str, content: bytes | memoryview) -> None:
     """One object in one go. A stream that fails is closed by pyarrow, which would publish the part that went out."""
-    system, path = _system(uri)
-    if isinstance(system, GoogleStore):
-        system.put(path, content)
+    if (store := _google(uri)) is not None:
+        store[0].put(store[1], content)
         return
+    system, path = _system(uri)
     stream = system.open_output_stream(path)
     try:
         stream.write(content)
         stream.close()
     except OSError:
-        _forget(stream)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            stream.close()
         delete(uri)
         raise
-
-
-def _forget(stream: Any) -> None:
-    """Close a stream that has failed already: its first error is the one to tell."""
-    try:
-        stream.close()
-    except OSError:
-        return
 
 
 def download(place: str | Path, path: Path) -> None:
@@ -148,6 +144,10 @@ def download(place: str | Path, path: Path) -> None:
     Raises:
         OSError: the one cannot be read, or the other not written.
     """
+    if (store := _google(place)) is not None:
+        with path.open("wb") as target:
+            target.writelines(store[0].parts(store[1]))
+        return
     with open_file(place) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, CHUNK)
 
@@ -282,9 +282,9 @@ def stored_folders(root: str) -> list[str]:
     """
     from pyarrow import fs
 
+    if (store := _google(root)) is not None:
+        return store[0].folders(store[1])
     system, path = _system(root)
-    if isinstance(system, GoogleStore):
-        return system.folders(path)
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if not info.is_file)
 
@@ -325,6 +325,11 @@ def _system(uri: str) -> tuple[Any, str]:
     bucket, _, path = rest.partition("/")
     system, root = _store(f"{scheme}://{bucket}{mark}{query}")
     return system, posixpath.join(root, path) if path else root
+
+
+def _google(place: str | Path) -> tuple[GoogleStore, str] | None:
+    """Google's store and the path in it, for what is done in another way there; nothing for all other places."""
+    return _system(str(place)) if str(place).startswith(SCHEME) else None
 
 
 @functools.lru_cache(maxsize=16)

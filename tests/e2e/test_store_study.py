@@ -1,4 +1,8 @@
-"""A whole study whose files lie in a store and whose ledger is on a server, on one machine after the other."""
+"""A whole study whose files lie in a store and whose ledger is on a server, on one machine after the other.
+
+The stores are an S3-compatible process and one that pretends to be Google's, which takes requests with a signed token
+alone.
+"""
 
 import json
 import os
@@ -17,30 +21,39 @@ from tests.servers import PASSWORD, PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 SECRET = "wJalrXUtnSecret"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
 CHANGES = ("study=stored", "search.trials=2", "train.epochs=2", "train.checkpoint_every=1 step", "confirm.seeds=[0]")
 SETS = [word for change in CHANGES for word in ("--set", change)]
 
 
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store(request):
+    """The URI of a new bucket's folder; this process may look into it, too, with what its environment has."""
+    bucket = f"study-{uuid.uuid4().hex[:12]}"
+    if request.param == "gs":
+        server = request.getfixturevalue("gcs_server")
+        server.pretend(make=[bucket], needs="Bearer ey", faults=[], page=1000)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(server.key))
+            yield server.uri(bucket, "studies")
+        return
+    s3_server = request.getfixturevalue("s3_server")
+    make = urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")
+    with urllib.request.urlopen(make, timeout=30):
+        pass
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        yield f"s3://{bucket}/studies?scheme=http&endpoint_override={s3_server}&region=us-east-1"
+
+
 @pytest.fixture(scope="module")
-def server():
-    """A PostgreSQL server for the ledger."""
+def server(store):
+    """A PostgreSQL server for the ledger, one for each store."""
     server = PostgresServer()
     server.start()
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def store(s3_server):
-    """The URI of a new bucket's folder; this process may look into it, too."""
-    bucket = f"study-{uuid.uuid4().hex[:12]}"
-    request = urllib.request.Request(f"http://{s3_server}/{bucket}", method="PUT")
-    with urllib.request.urlopen(request, timeout=30):
-        pass
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        yield f"s3://{bucket}/studies?scheme=http&endpoint_override={s3_server}&region=us-east-1"
 
 
 class Machine:
@@ -54,8 +67,7 @@ class Machine:
             "STUDY_CACHE": str(folder / "cache"),
             "STUDY_LEDGER_URL": server.url,
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent / 'mlflow.db'}",
-            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
+            **{name: os.environ[name] for name in (*KEYS, "GOOGLE_APPLICATION_CREDENTIALS") if name in os.environ},
         }
 
     def __call__(self, *words):
@@ -128,6 +140,7 @@ def test_killed_on_one_machine_and_gone_on_with_on_another(tmp_path, cli, small_
     _check_store(place)
     for path, content in _contents(tmp_path).items():
         assert SECRET.encode() not in content, path
+        assert b"PRIVATE KEY" not in content, path
         assert PASSWORD.encode() not in content, path
     gone = Machine(tmp_path / "d", server, cli)
     assert gone("run", str(small_file), *SETS, *at).stderr.count("is done; nothing is left to run") == 1
@@ -149,6 +162,7 @@ def _check_store(place):
     for name in names:
         content = read_bytes(f"{base}/{name}?{query}")
         assert SECRET.encode() not in content, name
+        assert b"PRIVATE KEY" not in content, name
         assert PASSWORD.encode() not in content, name
 
 
@@ -157,12 +171,11 @@ def test_what_is_missing_is_said_before_anything_starts(tmp_path, cli, small_fil
     machine = Machine(tmp_path / "x", server, cli)
     for env, place, words in [
         ({"STUDY_LEDGER_URL": ""}, store, "a study in a store needs its ledger on a server"),
-        ({}, store.replace("s3://", "s3://AKID:hunter2@"), "the URI holds a user or a password"),
-        ({}, store.replace("s3://study-", "s3://none-"), "no such bucket"),
+        ({}, store.replace("://", "://AKID:hunter2@"), "the URI holds a user or a password"),
+        ({}, store.replace("://study-", "://none-"), "no such bucket"),
     ]:
         done = cli("run", str(small_file), *SETS, "--storage", place, env=machine.env | env)
         assert done.returncode in (2, 3), done.stderr
         assert words in done.stderr
         assert "hunter2" not in done.stderr
     assert not list(Path(tmp_path).rglob("study.log"))
-    assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET

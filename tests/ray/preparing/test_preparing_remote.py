@@ -1,4 +1,7 @@
-"""Preparing from and to an S3 server: the same dataset as in a folder, no half of one, one preparer, one download."""
+"""Preparing from and to stores: the same dataset as in a folder, no half of one, one preparer, one download.
+
+They are an S3 server, and one that pretends to be Google's.
+"""
 
 import json
 import pickle
@@ -29,17 +32,27 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(params=["s3", pytest.param("gs", marks=pytest.mark.long)])
+def store(request):
+    """URI of a place in a new bucket, as a function of its path; whoever has it, in any process, may read and write."""
+    place = request.getfixturevalue(request.param)
+    if request.param == "s3":
+        return place
+    request.getfixturevalue("gcs_server").pretend(needs="")  # the cluster's processes have begun without our key
+    return lambda path: place(path).replace("gs://", "gs://anonymous@")
+
+
 @pytest.fixture
-def remote(table_config, s3, tmp_path):
+def remote(table_config, store, tmp_path):
     """Two files of each patient of the table, and their dataset, below URIs."""
     table = pd.read_csv(tmp_path / "list.csv")
     table = table.groupby("patient_id").head(2)
     table.to_csv(tmp_path / "list.csv", index=False)
     for name in table["path"]:
-        files.write_bytes(s3(f"site/{name}"), (tmp_path / "files" / name).read_bytes())
-    source = {"kind": "table", "name": "listed", "root": s3("site"), "table": str(tmp_path / "list.csv")}
+        files.write_bytes(store(f"site/{name}"), (tmp_path / "files" / name).read_bytes())
+    source = {"kind": "table", "name": "listed", "root": store("site"), "table": str(tmp_path / "list.csv")}
     return type(table_config).model_validate(
-        table_config.model_dump(mode="json") | {"prepared": s3("prepared/set"), "sources": [source]}
+        table_config.model_dump(mode="json") | {"prepared": store("prepared/set"), "sources": [source]}
     )
 
 
@@ -160,16 +173,16 @@ def test_lock_of_a_dead_process_of_this_machine_is_void(remote, monkeypatch):
 
 
 @pytest.mark.long
-def test_foreign_objects_are_never_removed(remote, s3):
+def test_foreign_objects_are_never_removed(remote, store):
     """A place that holds something else is refused; and what a user adds to a dataset stays."""
-    files.write_bytes(s3("prepared/set/thesis.txt"), b"years of work")
+    files.write_bytes(store("prepared/set/thesis.txt"), b"years of work")
     with pytest.raises(InputError, match="holds something that is no prepared dataset"):
         prepare_dataset(remote)
-    files.delete(s3("prepared/set/thesis.txt"))
+    files.delete(store("prepared/set/thesis.txt"))
     prepare_dataset(remote)
-    files.write_bytes(s3("prepared/set/thesis.txt"), b"years of work")
+    files.write_bytes(store("prepared/set/thesis.txt"), b"years of work")
     prepare_dataset(remote.model_copy(update={"segments": ("source",)}))
-    assert files.read_bytes(s3("prepared/set/thesis.txt")) == b"years of work"
+    assert files.read_bytes(store("prepared/set/thesis.txt")) == b"years of work"
 
 
 @pytest.mark.long
@@ -221,9 +234,9 @@ def test_object_that_changed_is_refused(remote):
     assert plan_preparation(remote).missing > 0
 
 
-def test_bucket_that_does_not_exist_is_told(remote, s3):
+def test_bucket_that_does_not_exist_is_told(remote, store):
     """A wrong bucket ends with the place and the cause, and no bucket is made."""
-    wrong = remote.model_copy(update={"prepared": s3("x").replace("@study-", "@no-such-")})
+    wrong = remote.model_copy(update={"prepared": store("x").replace("@study-", "@no-such-")})
     with pytest.raises(InputError, match=r"cannot be read or written \(no such bucket\)") as caught:
         prepare_dataset(wrong)
     assert not [secret for secret in SECRETS if secret in f"{caught.value}{caught.value.__cause__}"]

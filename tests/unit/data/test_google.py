@@ -68,8 +68,8 @@ def test_a_key_that_cannot_be_used_is_told(gs, tmp_path, monkeypatch, content):
         files.list_files(gs("x"))
 
 
-def test_a_bucket_that_is_not_there_is_no_missing_file(gs, tmp_path):
-    """Or a write to it would be told as a file that nobody has."""
+def test_a_bucket_that_is_not_there_is_no_missing_file(gs, order, tmp_path):
+    """Or a write to it would be told as a file that nobody has, whatever words the server chooses."""
     gone = gs("x/a").replace("://study-", "://none-")
     other = tmp_path / "b"
     other.write_bytes(b"1")
@@ -78,6 +78,8 @@ def test_a_bucket_that_is_not_there_is_no_missing_file(gs, tmp_path):
     assert not files.is_file(gone)
     with pytest.raises(InputError, match="no such bucket"):
         files.list_files(gone)
+    order(faults=[fault("POST", UPLOAD, status=404)])
+    assert said(gs("a"), lambda place: files.write_bytes(place, b"1")) == "no such bucket"
 
 
 @pytest.mark.long
