@@ -28,14 +28,19 @@ PART: Final = 8 * 2**20
 CREDENTIALS: Final = "access token"
 NO_BUCKET: Final = "bucket does not exist"
 NO_SUCH_BUCKET: Final = "NO_SUCH_BUCKET"
+NO_CREDENTIALS: Final = "NO_CREDENTIALS"
+KEYS: Final = (
+    "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run gcloud auth application-default login; a machine of "
+    "Google's needs a service account; a public bucket is gs://anonymous@bucket"
+)
 
 
 def open_google(uri: str) -> tuple["GoogleStore", str]:
-    """The store of a URI whose first request has been answered, by whatever, and the path in it.
+    """The store of a URI, whose first request has been answered in one way or another, and the path in it.
 
     Raises:
         ValueError, OSError: pyarrow cannot open the URI.
-        EnvironmentFault: neither the store nor the service that gives credentials answers.
+        EnvironmentFault: the store, or the service that gives credentials, does not answer, or there are none.
     """
     from pyarrow import fs
 
@@ -43,18 +48,25 @@ def open_google(uri: str) -> tuple["GoogleStore", str]:
     if "retry_limit_seconds=" not in query:
         query = f"{query}&retry_limit_seconds={RETRY_S}".lstrip("&")
     system, path = fs.FileSystem.from_uri(f"{base}?{query}")
-    store = GoogleStore(system)
-    asking = threading.Thread(target=store.is_there, args=(f"{path}/.study",), name="first-request", daemon=True)
+    store, errors = GoogleStore(system), list[str]()
+    asking = threading.Thread(target=_ask, args=(store, path, errors), name="first-request", daemon=True)
     asking.start()
     asking.join(FIRST_ANSWER_S)
     if asking.is_alive():
         raise EnvironmentFault(
-            f"{SCHEME}{path}: no answer within {FIRST_ANSWER_S:g} s",
-            "check the network, and the credentials: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth "
-            "application-default login (without them a machine outside of Google's cloud waits for a service that is "
-            "not there)",
+            f"{SCHEME}{path}: no answer within {FIRST_ANSWER_S:g} s", f"check the network, and {KEYS}"
         )
+    if any(NO_CREDENTIALS in error for error in errors):
+        raise EnvironmentFault(f"{SCHEME}{path}: no credentials, or none that can be used", KEYS)
     return store, path
+
+
+def _ask(store: "GoogleStore", path: str, errors: list[str]) -> None:
+    """Any request, to learn whether it is answered."""
+    try:
+        store.get_file_info(f"{path}/.study")
+    except OSError as error:
+        errors.append(str(error))
 
 
 class GoogleStore:
@@ -66,12 +78,6 @@ class GoogleStore:
 
     def __init__(self, system: Any) -> None:
         self.system = system
-
-    def is_there(self, path: str) -> bool:
-        """Whether a request is answered; anything but success is none."""
-        with contextlib.suppress(OSError):
-            return bool(self.get_file_info(path))
-        return False
 
     def equals(self, other: Any) -> bool:
         """Whether it is the same store, asked in the same way."""
@@ -205,7 +211,7 @@ def told() -> Iterator[None]:
 def _translated(error: Exception) -> OSError:
     text = str(error)
     if CREDENTIALS in text:
-        return OSError("Google Error NO_CREDENTIALS")
+        return OSError(f"Google Error {NO_CREDENTIALS}")
     if NO_BUCKET in text:
         return OSError(f"Google Error {NO_SUCH_BUCKET}")
     if isinstance(error, FileNotFoundError) or text.startswith("No such file"):

@@ -32,7 +32,8 @@ def silent():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.settimeout(5)
+        yield listener
 
 
 def fault(method, path, *, times=10**6, status=503, after=0):
@@ -62,10 +63,17 @@ def test_a_key_that_cannot_be_used_is_told(gs, tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "key.json").write_text(content)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
-    for act in (files.read_bytes, files.file_state, files.delete, lambda place: files.write_bytes(place, b"1")):
-        assert said(gs("a"), act) == "no credentials"
-    with pytest.raises(InputError, match=r"no folder at gs://study-[^?]* \(no credentials\)"):
-        files.list_files(gs("x"))
+    for act in (files.read_bytes, files.delete, files.list_files, lambda place: files.write_bytes(place, b"1")):
+        with pytest.raises(EnvironmentFault, match=r"^gs://study-[0-9a-f]*: no credentials, or none") as caught:
+            act(gs("a"))
+        assert str(tmp_path) not in str(caught.value)
+        assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.fix
+
+
+def test_credentials_that_are_lost_later_are_told():
+    """The kind of error is not the one that other failures have."""
+    assert files.why(google._translated(ValueError("Could not create a OAuth2 access token"))) == "no credentials"
+    assert files.why(google._translated(ValueError("else"))) == "valueerror"
 
 
 def test_a_bucket_that_is_not_there_is_no_missing_file(gs, order, tmp_path):
@@ -201,18 +209,19 @@ def test_a_stream_that_ends_early_is_a_failure():
 def test_silence_is_told_in_time(gs, silent, monkeypatch, who):
     """A store that takes the connection and says nothing; a machine that waits for credentials that nobody gives."""
     monkeypatch.setattr(google, "FIRST_ANSWER_S", 0.3)
-    place = gs("a")
+    place, address = gs("a"), f"127.0.0.1:{silent.getsockname()[1]}"
     if who == "store":
-        place = f"gs://study-x/a?scheme=http&endpoint_override={silent}"
+        place = f"gs://study-x/a?scheme=http&endpoint_override={address}"
     else:
         monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
         monkeypatch.setenv("HOME", "/nowhere")
-        monkeypatch.setenv("GCE_METADATA_HOST", silent)
+        monkeypatch.setenv("GCE_METADATA_ROOT", address)  # as Google's library for C++ calls it
     begun = time.monotonic()
     for _ in range(2):  # what failed is not remembered
         with pytest.raises(EnvironmentFault, match=r"^gs://study-[^?/]*: no answer within 0\.3 s"):
             files.read_bytes(place)
     assert time.monotonic() - begun < 5
+    silent.accept()[0].close()  # it was asked indeed
 
 
 @pytest.mark.long
