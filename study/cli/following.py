@@ -41,7 +41,11 @@ def follow_job(
                 write(text)
             now = _same(server, job)
             if now.is_over:
-                return now  # else something between here and there has ended a silent connection
+                # A job's last words come after Ray's last look at its log, when it ends with them.
+                if rest := server.log(job.name)[at:]:
+                    write(rest)
+                return now
+            # Else something between here and there has ended a silent connection.
         except EnvironmentFault as error:
             if away_since is None:
                 note(f"{error.message}; trying again")

@@ -66,7 +66,7 @@ class Delivery:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._closing = threading.Event()
-        self._deadline = 0.0
+        self._deadline = self._patience_s = 0.0
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
 
     def start(self) -> None:
@@ -86,13 +86,19 @@ class Delivery:
         self._hurry.clear()
         return self._journal.count - self._sequence
 
-    def stop(self, timeout_s: float) -> int:
-        """Deliver what is left, for at most ``timeout_s`` seconds; the number of records that were not delivered."""
+    def stop(self, timeout_s: float, *, is_patient: bool = False) -> int:
+        """Deliver what is left, for at most ``timeout_s`` seconds; the number of records that were not delivered.
+
+        With ``is_patient`` the time counts from the last record that MLflow took: what has waited for hours while the
+        server was away takes its time.
+        """
+        self._patience_s = timeout_s if is_patient else 0.0
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
         self._hurry.set()
         self._wake.set()
-        self._thread.join(timeout_s)
+        while self._thread.is_alive() and (left_s := self._deadline - time.monotonic()) > 0:
+            self._thread.join(left_s)
         return self._journal.count - self._sequence
 
     def _run(self) -> None:
@@ -134,6 +140,7 @@ class Delivery:
                 if not self._is_given_up(batch[0][0], error, is_there=is_there):
                     return False
             self._is_back()
+            self._deadline = max(self._deadline, time.monotonic() + self._patience_s)
             self._move(offset=batch[-1][1], sequence=batch[-1][0].sequence)
         return True
 

@@ -209,14 +209,15 @@ class Tracker:
         """End the study's parent run, wait until MLflow has everything, and stop.
 
         Runs that are still open are marked as interrupted. What could not be delivered in ``timeout_s`` seconds stays
-        in the journal for the next time; the result is the number of such records.
+        in the journal for the next time; the result is the number of such records. The end of a study that is done has
+        no haste: it waits for as long as MLflow takes a record in that time.
         """
         if self._closed:
             return 0
         for trial, seed, fold in self.open_runs():
             self.end_run(trial, seed, RunOutcome(state="running"), fold=fold)
         self._append("close", payload={"state": state})
-        left = self._delivery.stop(timeout_s)
+        left = self._delivery.stop(timeout_s, is_patient=state == "done")
         self._closed = True
         self._journal.close()
         return left

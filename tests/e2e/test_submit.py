@@ -30,7 +30,7 @@ data:
   image_size: 64
 model: {{name: test_efficientnet, drop_rate: 0.1}}
 augment: {{policy: mammogram}}
-train: {{epochs: 16, batch_size: 8}}
+train: {{epochs: 40, batch_size: 8}}
 search:
   trials: 1
   space: {{optim.lr: {{float: [1.0e-4, 1.0e-2], scale: log}}}}
@@ -166,7 +166,7 @@ def test_a_stopped_study_has_saved_and_goes_on(client, calm):
     assert "rough is there and running since 20" in again.stderr
     follower.send_signal(signal.SIGINT)
     _, shown = follower.communicate(timeout=60)
-    assert follower.returncode == 130
+    assert follower.returncode == 130, shown
     assert "the study goes on at" in shown
     assert "logs rough --follow --address" in shown
     assert client.job(name)["status"] == "RUNNING"
@@ -194,8 +194,8 @@ def test_a_stopped_study_has_saved_and_goes_on(client, calm):
     done = client.submit(*words, "--follow")
     assert done.returncode == 0, done.stderr
     assert "sent again, to go on where it stopped" in done.stderr
-    assert "trial 0  epoch 1/16" in shown
-    assert "trial 0  epoch 1/16" not in done.stderr  # what the first job printed is not shown again
+    assert "trial 0  epoch 1/40" in shown
+    assert "trial 0  epoch 1/40" not in done.stderr  # what the first job printed is not shown again
     assert client.table(name) == client.table("calm")
     assert client.epochs(name) == client.epochs("calm")
 
@@ -292,7 +292,7 @@ def test_packages(client, calm, tmp_path):
     assert any(client.nodes.folder.glob(f"ray[01]/{installed}"))  # where the run was trained
 
     words[-3:] = ["study=unpacked", *words[-2:]]
-    done = client.submit(*words, "--package", f"tiny-note @ file://{tmp_path}/none-1.0-py3-none-any.whl")
+    done = client.submit(*words, "--package", f"tiny-note @ file://{tmp_path}/none-1.0-py3-none-any.whl", "--follow")
     assert done.returncode == 1, done.stderr
     assert "job unpacked: failed before it began" in done.stderr
     assert "--package" in done.stderr

@@ -205,6 +205,17 @@ class TestFollow:
         assert (out, exit_code_of(last)) == ("a\nb\n", 3)
         assert notes == ["no Ray cluster answers; trying again"]
 
+    def test_last_words(self):
+        """What was printed between Ray's last look at the log and the job's end is shown: often it is the reason."""
+
+        def end(server, skip):
+            become(job("failed", exit_code=2))(server)
+            server.text = self.LOG + "a\nerror: no study\n"
+            return (self.LOG + "a\n")[skip:]
+
+        server = FakeServer(job(), log=self.LOG, chunks=[end])
+        assert self.follow(server, job())[1] == "a\nerror: no study\n"
+
     def test_ended_before_it_printed(self):
         """A job that never began shows nothing, and its follower ends."""
         failed = job("failed", cause="RUNTIME_ENV_SETUP_FAILURE", message="pip failed")

@@ -160,6 +160,23 @@ def test_undelivered_records_wait_for_the_next_time(study_dir, tools, monkeypatc
     assert tools.points(study_dir, tools.runs_of(study_dir)["0", 7]) == [(1, 0.5)]
 
 
+@pytest.mark.parametrize(("state", "has_all"), [("done", True), ("interrupted", False)])
+def test_a_slow_server_gets_all_when_there_is_no_haste(study_dir, tools, monkeypatch, state, has_all):
+    """A study that is done waits while MLflow takes records, and one that has to leave for so long and no longer."""
+    apply = mirror_module.Mirror.apply
+
+    def slowly(mirror, records):
+        time.sleep(0.3)
+        apply(mirror, records)
+
+    tracker = Tracker(study_dir, "", tools.make_config())
+    assert tracker.wait(30) == 0
+    monkeypatch.setattr(mirror_module.Mirror, "apply", slowly)
+    for trial in range(3):
+        tracker.start_run(str(trial), 7, params={"optim.lr": 1e-3})
+    assert (tracker.close(1, state=state) == 0) == has_all
+
+
 def test_lost_database_is_written_anew(study_dir, tools, empty_database):
     """When MLflow has lost the study, or the study moves to another server, all of the journal is delivered there."""
     tracker = Tracker(study_dir, "", tools.make_config())
