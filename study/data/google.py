@@ -31,7 +31,7 @@ NO_SUCH_BUCKET: Final = "NO_SUCH_BUCKET"
 NO_CREDENTIALS: Final = "NO_CREDENTIALS"
 KEYS: Final = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run gcloud auth application-default login; a machine of "
-    "Google's needs a service account; a public bucket is gs://anonymous@bucket"
+    "Google's needs a service account; a public bucket is asked with anonymous@ before its name"
 )
 
 

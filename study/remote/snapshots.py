@@ -146,12 +146,21 @@ def folder_lock(directory: Path) -> Iterator[None]:
 
 def local_files(directory: Path) -> dict[str, Path]:
     """The files of a folder that belong into its snapshot, by their paths in it."""
-    found = {}
-    for path in directory.rglob("*"):
-        name = path.relative_to(directory).as_posix()
-        if path.is_file() and name not in OWN and not any(part.startswith(".") for part in name.split("/")):
-            found[name] = path
+    found: dict[str, Path] = {}
+    if not directory.is_dir():
+        return found
+    for folder, inner, names in os.walk(directory, onerror=_refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]  # what was sent is removed meanwhile
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            name = path.relative_to(directory).as_posix()
+            if path.is_file() and name not in OWN:
+                found[name] = path
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be read is no empty one."""
+    raise error
 
 
 class Hashes:

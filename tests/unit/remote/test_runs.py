@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 
 import pytest
@@ -155,6 +156,30 @@ def test_training_does_not_wait_for_an_upload(machine, monkeypatch):
     assert {place.split("-step_")[1][:8] for place in places_put if "-step_" in place} == {"00000001", "00000004"}
     assert checkpoint.load_last(machine("b", "look")).step == 4
     assert not list((here / ".outgoing").glob("*"))
+
+
+def test_saving_does_not_look_into_what_goes_out(tmp_path, monkeypatch):
+    """The thread that uploads removes those folders at any moment; another one that is gone is a fault."""
+    for name in ("a.json", "below/b.json", ".outgoing/1/below/b.json", "below/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    scandir = os.scandir
+
+    def gone(wanted):
+        def look(path):
+            if wanted in str(path):
+                raise FileNotFoundError(path)
+            return scandir(path)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", gone(".outgoing"))
+    assert set(snapshots.local_files(tmp_path)) == {"a.json", "below/b.json"}
+    monkeypatch.setattr(os, "scandir", gone("below"))
+    with pytest.raises(FileNotFoundError):
+        snapshots.local_files(tmp_path)
+    monkeypatch.undo()
+    assert snapshots.local_files(tmp_path / "nowhere") == {}
 
 
 def test_an_attempt_that_was_replaced_writes_nothing_that_counts(machine):
