@@ -1,6 +1,6 @@
 """A whole study whose files lie in a store and whose ledger is on a server, on one machine after the other.
 
-The stores are an S3-compatible process and one that pretends to be Google's, which takes requests with a signed token
+The stores are an S3-compatible process and one that pretends to be Google's, which takes requests with a token
 alone.
 """
 
