@@ -1,6 +1,8 @@
 """Processes of this machine, read from /proc."""
 
 import contextlib
+import shutil
+import time
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -33,3 +35,13 @@ def environment(pid):
     with contextlib.suppress(OSError):
         return (PROC / str(pid) / "environ").read_bytes().decode(errors="replace")
     return ""
+
+
+def burn_down(folder):
+    """Remove a folder into which a process of a killed study may write for another moment."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"somebody still writes into {folder}")

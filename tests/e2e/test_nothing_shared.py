@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from study.errors import InputError
 from study.ledger import Ledger
 from tests.e2e.nodes import nodes_apart
 from tests.nodes import wait_for
+from tests.processes import burn_down
 from tests.servers import PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -197,7 +197,7 @@ def far(apart, drivers, study_file, store, cli):
     first = drivers("first")
     process = cli.start("run", str(study_file), *at, env=first.env)
     cli.kill_when(process, lambda: store.has_saved("far", "1-s0"))
-    shutil.rmtree(first.folder)
+    burn_down(first.folder)
     return drivers("second")("resume", "far", *at).stderr
 
 

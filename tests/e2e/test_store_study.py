@@ -6,8 +6,6 @@ alone.
 
 import json
 import os
-import shutil
-import time
 import urllib.request
 import uuid
 from pathlib import Path
@@ -18,6 +16,7 @@ from study.config import load_config
 from study.data.files import read_bytes, stored_files
 from study.ledger import Ledger
 from study.remote import snapshots
+from tests.processes import burn_down
 from tests.servers import PASSWORD, PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -85,16 +84,6 @@ def _numbers(ledger):
     return repr((trials, runs, epochs))  # where no number is, none is expected
 
 
-def _burn_down(folder):
-    """A process of the killed study may write for another moment."""
-    for _ in range(100):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"somebody still writes into {folder}")
-
-
 def _contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -115,7 +104,7 @@ def test_killed_on_one_machine_and_gone_on_with_on_another(tmp_path, cli, small_
         return any(name.startswith("runs/1-s0/checkpoints-step_") for name in names)
 
     cli.kill_when(process, second_trial_saved)
-    _burn_down(first.folder)
+    burn_down(first.folder)
 
     second = Machine(tmp_path / "b", server, cli)
     told = second("resume", "stored", *at).stderr
