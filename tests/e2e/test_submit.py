@@ -194,7 +194,7 @@ def test_a_stopped_study_has_saved_and_goes_on(client, calm):
     done = client.submit(*words, "--follow")
     assert done.returncode == 0, done.stderr
     assert "sent again, to go on where it stopped" in done.stderr
-    assert "trial 0  epoch 1/40" in client("logs", name, *client.at, "-n", "1000").stdout
+    assert "trial 0  epoch 1/40" in client.nodes.log(f"job-driver-{name}.log")
     assert "trial 0  epoch 1/40" not in done.stderr  # what the first job printed is not shown again
     assert client.table(name) == client.table("calm")
     assert client.epochs(name) == client.epochs("calm")
