@@ -61,7 +61,7 @@ cluster: setup  ## Tests on a local Ray cluster, and those of real files
 studies: setup  ## Whole studies through the command line
 	$(PYTEST) -q -m "e2e and not data and not long" tests/e2e
 
-test-long: setup  ## The dear tests that make test leaves out
+test-long: setup  ## The dear tests that make test leaves out (about an hour on two cores)
 	@$(MAKE) -j 2 --output-sync=target long-studies long-rest
 
 long-studies: setup
@@ -73,7 +73,7 @@ long-rest: setup
 bench: setup  ## Speed, as ratios within one run
 	$(PYTEST) -q -s tests/bench/bench_*.py
 
-chaos: setup  ## Shoot the processes of a study one after another (about 20 minutes)
+chaos: setup  ## Shoot the processes of a study one after another (about 10 minutes)
 	PYTHONUNBUFFERED=1 $(PYTEST) -q -s tests/chaos/chaos_study.py
 
 fuzz: setup  ## Damaged files, study files, tables and checkpoints (half an hour); GUIDED=0 needs no atheris
