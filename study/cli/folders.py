@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 STUDY_FILE: Final = "study.yaml"
 
 
+def is_study_name(text: str) -> bool:
+    """Whether a study can be called so."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from study.config.fields import Slug
+
+    try:
+        TypeAdapter(Slug).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
 def storage_root(storage: str, *, drive: bool = False) -> Path:
     """The directory in which studies live; of a store the folder of this machine's copies.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study.cli.cluster_address import cluster_address
+from study.cli.cluster_address import check_name, cluster_address
 from study.cli.invocation import DEFAULT_STORAGE, program
 from study.cli.looking import find
 from study.cli.showing import print_json
@@ -27,6 +27,7 @@ def show_job_status(name: str, *, storage: str, address: str, as_json: bool, wat
         InputError: neither the cluster nor the storage knows of it.
         EnvironmentFault: the cluster, or the ledger's database, does not answer.
     """
+    check_name(name)
     url = cluster_address(address)
     from study.distributed.job_client import RayJobs
 

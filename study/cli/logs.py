@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import typer
 
-from study.cli.cluster_address import cluster_address
+from study.cli.cluster_address import check_name, cluster_address
 from study.cli.folders import is_copy, ledger_url, study_directory
 from study.cli.following import exit_code_of, follow_job
 from study.cli.invocation import program, storage_option
@@ -32,6 +32,7 @@ def show_logs(name: str, *, storage: str, lines: int, follow: bool = False, addr
     """
     try:
         if address is not None:
+            check_name(name)
             return _job_log(name, cluster_address(address), lines, follow=follow)
         _file_log(name, storage, lines, follow=follow)
     except KeyboardInterrupt:

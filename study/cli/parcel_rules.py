@@ -8,11 +8,18 @@ from typing import Any, Final
 from study.errors import InputError
 
 SECRET_NAMES: Final = re.compile(
-    r"STUDY_LEDGER_URL|PGPASSWORD|PGPASSFILE|AWS_.*|.*(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|KEY).*",
+    r"STUDY_LEDGER_URL|PGPASSWORD|PGPASSFILE|AWS_.*|.*(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|KEY).*"
+    r"|(.*_)?(PASS|PW|AUTH|SAS)|.+_PWD",
     re.IGNORECASE,
 )
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-USER_IN_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#]*@")
+# What stands before the @ is no secret for Google's public buckets, nor where Azure names the container.
+OPEN_USER: Final = r"(?!gs://anonymous@|abfss?://[^/\s?#:@]*@)"
+LOADED_OPTION: Final = r"[^\s?#]*\?(?:[^\s#]*&)?[^\s=&#]*(?:token|passw|secret|sig|key)[^\s=&#]*="
+USER_IN_URL: Final = re.compile(
+    rf"\b{OPEN_USER}[a-z][a-z0-9+.-]*://[^/\s?#]*@|\b[a-z][a-z0-9+.-]*://{LOADED_OPTION}", re.IGNORECASE
+)
+OWN_PACKAGES: Final = ("ray", "study")
 URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 ON_NODES: Final = "set it in the environment of the nodes, before `ray start` or in the pod's secret; "
 
@@ -52,7 +59,7 @@ def check_packages(specs: Sequence[str]) -> tuple[str, ...]:
     """Packages as pip spells them; sorted, each once.
 
     Raises:
-        InputError: one is not such a text, or carries a password.
+        InputError: one is not such a text, carries a password, or would replace Ray or this program.
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -62,12 +69,16 @@ def check_packages(specs: Sequence[str]) -> tuple[str, ...]:
                 "--package: an URL with a user or a password, which the dashboard would show", f"{ON_NODES}"
             )
         try:
-            Requirement(spec)
+            name = Requirement(spec).name.lower()
         except InvalidRequirement as error:
             reason = next(iter(str(error).splitlines()), "")
             raise InputError(
                 f"--package {spec}: expected NAME or NAME==VERSION; {reason}", "as pip spells it"
             ) from None
+        if name in OWN_PACKAGES:
+            raise InputError(
+                f"--package {spec}: the nodes have their own Ray, and study travels with the job", "leave it out"
+            )
     return tuple(sorted(set(specs)))
 
 
@@ -89,9 +100,9 @@ def check_storage(storage: str, *, is_default: bool) -> None:
     """Where the study lies must mean the same on every node.
 
     Raises:
-        InputError: it is relative to a folder of this machine, or carries a password.
+        InputError: it is relative to a folder of this machine, carries a password, or is no place for studies.
     """
-    if USER_IN_URL.match(storage):
+    if USER_IN_URL.search(storage):
         raise InputError(
             f"--storage {storage.partition('://')[0]}://...: its credentials would be seen in the dashboard",
             f"{ON_NODES}name the place without them",
@@ -102,6 +113,10 @@ def check_storage(storage: str, *, is_default: bool) -> None:
             f"--storage: {found} relative; a job runs in a folder that the cluster deletes when it ends",
             "name a folder that every node sees under the same absolute path, or a store: --storage /shared/studies",
         )
+    if URI.match(storage):
+        from study.remote import check_store
+
+        check_store(storage)
 
 
 def local_paths(config: Any) -> list[str]:

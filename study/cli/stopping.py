@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from study.cli.cluster_address import cluster_address
+from study.cli.cluster_address import check_name, cluster_address
 from study.cli.folders import ledger_url
 from study.cli.invocation import program, storage_option
 from study.cli.looking import Found, find
@@ -101,6 +101,7 @@ def _url(found: Found) -> str:
 
 
 def _stop_job(name: str, address: str, wait_s: float) -> int:
+    check_name(name)
     url = cluster_address(address)
     from study.distributed.job_client import RayJobs
     from study.distributed.jobs import check_ours, end_of

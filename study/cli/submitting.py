@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from study.cli.cluster_address import cluster_address
+from study.cli.folders import is_study_name
 from study.cli.following import exit_code_of, follow_job
 from study.cli.invocation import DEFAULT_STORAGE, program
 from study.cli.parcel_rules import check_changes, check_file, check_packages, check_storage, forwarded
@@ -161,18 +162,7 @@ def _prepare(what: str, wishes: Wishes) -> "tuple[Luggage, Parcel]":
 
 def _is_name(what: str) -> bool:
     """Whether an argument is the name of a study: no such file is there, and it does not end like one."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from study.config.fields import Slug
-
-    path = Path(what)
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return False
-    try:
-        TypeAdapter(Slug).validate_python(what)
-    except ValidationError:
-        return False
-    return True
+    return is_study_name(what) and Path(what).suffix not in (".yaml", ".yml") and not Path(what).is_file()
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:

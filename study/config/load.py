@@ -1,6 +1,7 @@
 """Reading a study file: text, overrides, environment, schema, rules, search space; every fault at once."""
 
 import copy
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,11 +186,13 @@ def _read_text(path: Path) -> str:
     try:
         if path.is_dir():
             raise ConfigError(f"{name}: a directory; expected a study file", "name a YAML file, as in search_spaces/")
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a device has no size, and may have no end
+        if len(content) > MAX_BYTES:
             raise ConfigError(
                 f"{name}: larger than 1 MiB; expected a study file", "name a YAML file of a few kilobytes"
             )
-        return path.read_text(encoding="utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except FileNotFoundError as error:
         near = nearest(path.name, _yaml_names(path.parent))
         fix = f"did you mean {path.parent / near}?" if near else "check the path; examples are in search_spaces/"

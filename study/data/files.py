@@ -336,6 +336,8 @@ def _google(place: str | Path) -> tuple[GoogleStore, str] | None:
 def _store(uri: str) -> tuple[Any, str]:
     from pyarrow import ArrowException, fs
 
+    if uri.startswith("gcs://"):  # pyarrow takes it for gs://, and we would take it for a store of another kind
+        raise InputError(f"{shown(uri)}: Google's store is named otherwise", "write gs:// in place of gcs://")
     try:
         return open_google(uri) if uri.startswith(SCHEME) else fs.FileSystem.from_uri(uri)
     except (ArrowException, OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from platform import python_version
 from typing import Any, Final
 
 import aiohttp
+import pydantic
 import ray
 import requests
 from ray.exceptions import AuthenticationError
@@ -37,7 +38,10 @@ STATES: Final[dict[JobStatus, JobState]] = {
     JobStatus.FAILED: "failed",
     JobStatus.SUCCEEDED: "succeeded",
 }
-CONNECTIONS: Final = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, aiohttp.ClientError)
+EXAMPLE: Final = """for example RAY_JOB_HEADERS='{"X-Name": "value"}'"""
+GATEWAYS: Final = (502, 503, 504)  # what stands before a cluster answers, the cluster itself does not
+JOBS: Final = "/api/jobs/"
+CONNECTIONS: Final = (requests.exceptions.RequestException, aiohttp.ClientError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +54,14 @@ class Versions:
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client, which would wait for ever for a server that does not answer."""
+    """Ray's client, which would wait for ever for an answer, and take any for the right one."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", UPLOAD_S if method == "PUT" else ANSWER_S)
         response: requests.Response = super()._do_request(method, endpoint, **options)
+        _check_gateway(response, self._address)
+        if response.status_code == 200 and endpoint.startswith(JOBS) and not isinstance(_json(response), dict):
+            raise _no_dashboard(self._address, response)
         return response
 
 
@@ -178,13 +185,11 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
         trusted = _authority()
         answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_ANSWER_S, verify=trusted)
         _check_token(answer, address)
-        try:
-            version = str(answer.json()["ray_version"])
-        except (ValueError, KeyError, TypeError):
-            raise EnvironmentFault(
-                f"what answers at {address} is not the dashboard of a Ray cluster (status {answer.status_code})",
-                "name the address of the dashboard: --address http://HEAD:8265",
-            ) from None
+        _check_gateway(answer, address)
+        found = _json(answer)
+        version = found.get("ray_version") if isinstance(found, dict) else None
+        if not isinstance(version, str) or not version:
+            raise _no_dashboard(address, answer)
         place = f"{address}/api/v0/cluster_metadata"
         about = requests.get(place, headers=headers, timeout=FIRST_ANSWER_S, verify=trusted)
         try:
@@ -223,9 +228,9 @@ def _headers() -> dict[str, str]:
         found = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
         headers = {str(name): str(value) for name, value in found.items()}
     except (ValueError, AttributeError):
-        raise EnvironmentFault(
-            "RAY_JOB_HEADERS is not a JSON object", "for example {'X-Name': 'value'} in JSON"
-        ) from None
+        raise EnvironmentFault("RAY_JOB_HEADERS is not a JSON object", EXAMPLE) from None
+    if any(not text.isprintable() or not text.isascii() for header in headers.items() for text in header):
+        raise EnvironmentFault("RAY_JOB_HEADERS has a header that cannot be sent; expected lines of ASCII", EXAMPLE)
     token = _token()
     if token and not any(name.lower() == "authorization" for name in headers):
         headers["Authorization"] = f"Bearer {token}"
@@ -240,11 +245,11 @@ def _token() -> str:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return ""
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
+        return _one_word(token, "RAY_AUTH_TOKEN")
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named) if named else Path.home() / TOKEN_FILE
     try:
-        return path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         if not named:
             return ""
@@ -253,6 +258,46 @@ def _token() -> str:
         raise EnvironmentFault(
             f"the token of the cluster cannot be read from {path}: {type(error).__name__}", "make it a file of yours"
         ) from None
+    if named and not token:
+        raise EnvironmentFault(f"RAY_AUTH_TOKEN_PATH names {path}, which is empty", "put the token there")
+    return _one_word(token, str(path))
+
+
+def _one_word(token: str, place: str) -> str:
+    """A token that a header can carry.
+
+    Raises:
+        EnvironmentFault: it cannot be one.
+    """
+    if not all("!" <= letter <= "~" for letter in token):
+        raise EnvironmentFault(
+            f"{place} holds something else than a cluster's token; expected one word of ASCII",
+            "`ray get-auth-token` on the head node shows it",
+        )
+    return token
+
+
+def _json(answer: requests.Response) -> Any:
+    """The content of an answer; None where it is something else than JSON."""
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _no_dashboard(address: str, answer: requests.Response) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"what answers at {address} is not the dashboard of a Ray cluster (status {answer.status_code})",
+        "name the address of the dashboard: --address http://HEAD:8265",
+    )
+
+
+def _check_gateway(answer: requests.Response, address: str) -> None:
+    if answer.status_code in GATEWAYS:
+        raise EnvironmentFault(
+            f"no Ray cluster answers behind {address} (status {answer.status_code})",
+            "what stands before the cluster cannot reach it: is the head node up, with its dashboard?",
+        )
 
 
 def _check_token(answer: requests.Response, address: str) -> None:
@@ -288,6 +333,12 @@ def _telling(address: str) -> Iterator[None]:
             f"no Ray cluster answers at {address}: {type(error).__name__}",
             "is the head node up, and its dashboard reachable from here? "
             "--dashboard-host of `ray start` lets others in, `ssh -L` and `kubectl port-forward` lead to it",
+        ) from error
+    except pydantic.ValidationError as error:
+        parts = ", ".join(sorted({str(part) for fault in error.errors() for part in fault["loc"][:1]}))
+        raise EnvironmentFault(
+            f"the cluster at {address} tells of a job in an unknown way: {parts}",
+            "is it a Ray cluster, of the version that is installed here?",
         ) from error
     except RuntimeError as error:
         if "WebSocket" in str(error):

@@ -23,16 +23,16 @@ Role = Literal["drive", "work", "look"]
 MARK: Final = ".store"
 OPTIONS: Final = frozenset({"region", "scheme", "endpoint_override", "retry_limit_seconds", "enable_tls"})
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)  # between the tries of one request; pyarrow itself has tried three times by then
-PATIENCE_S: Final = (
-    30.0  # after which there is no third try, nor a later one: with Google's pauses that is under a minute
-)
+PATIENCE_S: Final = 30.0  # no third try after it, nor a later one: with Google's pauses that is under a minute
+SCHEMES: Final = ("s3", "gs", "abfs", "abfss")
 
 
 def check_store(uri: str) -> str:
     """The URI of a place in which studies lie, without a slash at its end.
 
     Raises:
-        InputError: it holds a user, a password or an option that is not known to be harmless, or no bucket.
+        InputError: it holds a user, a password or an option that is not known to be harmless, or no bucket, or
+            its scheme is that of no store.
     """
     base, mark, query = uri.partition("?")
     credentials = (
@@ -41,6 +41,13 @@ def check_store(uri: str) -> str:
     )
     if not is_remote(uri):
         raise InputError(f"{uri}: expected a folder or a URI such as s3://bucket/folder", "name one of the two")
+    scheme = uri.partition("://")[0]
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise InputError(
+            f"{shown(uri)}: studies cannot lie in {scheme}://; expected {known} or a folder",
+            "a share is mounted on every node and named as a folder: --storage /nfs/studies",
+        )
     if shown(base) != base.replace("gs://anonymous@", "gs://", 1):  # this user is none
         raise InputError(f"{shown(uri)}: the URI holds a user or a password", credentials)
     unknown = sorted({name for name, _ in parse_qsl(query, keep_blank_values=True)} - OPTIONS)

@@ -31,9 +31,14 @@ def dashboard(answers, *, token="", context=None):
                 status, answer = 403, "Forbidden: Invalid authentication token"
             elif self.path in answers:
                 status, answer = 200, answers[self.path]
+            if isinstance(answer, tuple):
+                status, answer = answer
             body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            if status == 301:
+                self.send_header("Location", answer)
+            # A body that ends before its time belongs to a connection that broke.
+            self.send_header("Content-Length", str(len(body) + 9 * (answer == "cut short")))
             self.end_headers()
             self.wfile.write(body)
 
@@ -43,7 +48,7 @@ def dashboard(answers, *, token="", context=None):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
@@ -124,6 +129,71 @@ def test_nobody_there():
     not_ray = pytest.raises(EnvironmentFault, match="not the dashboard of a Ray cluster")
     with dashboard({"/api/version": "<html>hello</html>"}) as address, not_ray:
         RayJobs(address)
+
+
+JOB = {"type": "SUBMISSION", "submission_id": "a", "entrypoint": "x", "status": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("<html>log in</html>", r"not the dashboard of a Ray cluster \(status 200\)"),
+        ('{"type": "SUBM', "not the dashboard"),
+        ([1], "not the dashboard"),
+        ("null", "not the dashboard"),
+        ((301, "/api/jobs/a"), "TooManyRedirects"),
+        ("cut short", "no Ray cluster answers at .*: ChunkedEncodingError"),
+        ((502, "<html>\n</html>"), r"no Ray cluster answers behind .* \(status 502\)"),
+        ((503, ""), "status 503"),
+        ((504, "late"), "status 504"),
+        (JOB | {"status": "DRAINING"}, "tells of a job in an unknown way: status"),
+        ({"status": "RUNNING"}, "in an unknown way: entrypoint, type"),
+        (JOB | {"metadata": [1]}, "in an unknown way: metadata"),
+    ],
+)
+def test_odd_answers(answer, words):
+    """Whatever stands before a cluster answers instead of it is an error of ours, which `follow` survives."""
+    with dashboard({**answers(), "/api/jobs/a": answer}) as address:
+        jobs = RayJobs(address)
+        with pytest.raises(EnvironmentFault, match=words):
+            jobs.find("a")
+    with dashboard({**answers(), "/api/jobs/a": JOB}) as address:
+        assert RayJobs(address).find("a").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((502, "x"), "behind"),
+        ({"ray_version": None, "version": "4"}, "not the dashboard"),
+        ([1], "not the dashboard"),
+        ((301, "/api/version"), "TooManyRedirects"),
+        ("cut short", "ChunkedEncodingError"),
+    ],
+)
+def test_odd_versions(answer, words):
+    """So are odd answers to the first question."""
+    with dashboard({"/api/version": answer}) as address, pytest.raises(EnvironmentFault, match=words):
+        RayJobs(address)
+
+
+def test_what_no_header_can_carry(monkeypatch, tmp_path):
+    """A token or a header of several lines is told before it is sent, without its content."""
+    for token in ("hunter2\nx", "hunter2 x", "hunter2\u20ac"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with pytest.raises(EnvironmentFault, match="RAY_AUTH_TOKEN holds something else than") as error:
+            RayJobs("http://127.0.0.1:9")
+        assert "hunter2" not in str(error.value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    for content, words in (("\n", "which is empty"), ("a\nb\n", "holds something else")):
+        (tmp_path / "token").write_text(content)
+        with pytest.raises(EnvironmentFault, match=words):
+            RayJobs("http://127.0.0.1:9")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"X": "a\nb"}))
+    with pytest.raises(EnvironmentFault, match="a header that cannot be sent"):
+        RayJobs("http://127.0.0.1:9")
 
 
 def test_certificates(monkeypatch, tmp_path):

@@ -283,6 +283,9 @@ class TestWhatTravels:
             "my_secret",
             "PGPASSWORD",
             "API_KEY",
+            "DB_PASS",
+            "DB_PWD",
+            "PROXY_AUTH",
         ],
     )
     def test_secrets_stay(self, name, monkeypatch):
@@ -311,7 +314,7 @@ class TestWhatTravels:
     def test_packages(self):
         """Packages are spelt as for pip; a password in an URL is refused and not shown."""
         assert check_packages(["timm==1.0.31", "a>=2", "a>=2"]) == ("a>=2", "timm==1.0.31")
-        for spec in ("./local.whl", "a b", "x @ https://me:hunter2@host/x.whl"):
+        for spec in ("./local.whl", "a b", "ray==2.9", "Study", "x @ https://me:hunter2@host/x.whl"):
             with pytest.raises(InputError, match="--package") as error:
                 check_packages([spec])
             assert "hunter2" not in str(error.value)
@@ -320,7 +323,19 @@ class TestWhatTravels:
         """A relative folder means nothing in a job; stores and absolute paths do."""
         for good in ("/shared/studies", "s3://bucket/studies", "s3://bucket/x?region=a@b"):
             check_storage(good, is_default=False)
-        for bad, words in (("studies", "relative"), ("./x", "relative"), ("s3://key:hunter2@bucket/x", "credentials")):
+        for good in ("gs://anonymous@bucket/x", "abfs://box@account.dfs.core.windows.net/x"):
+            check_storage(good, is_default=False)
+        for bad, words in (
+            ("studies", "relative"),
+            ("./x", "relative"),
+            ("s3://key:hunter2@bucket/x", "credentials"),
+            ("s3://bucket/x?region=eu&secret_key=hunter2", "credentials"),
+            ("s3://", "no bucket"),
+            ("file:///shared/x", "expected a folder"),
+            ("nfs://host/x", "studies cannot lie in nfs://"),
+            ("gcs://bucket/x", "studies cannot lie in gcs://"),
+            ("S3://bucket/x", "expected a folder"),
+        ):
             with pytest.raises(InputError, match=words) as error:
                 check_storage(bad, is_default=bad == "studies")
             assert "hunter2" not in str(error.value)
@@ -335,9 +350,11 @@ class TestWhatTravels:
         assert error.value.message.splitlines()[1:] == ["  data.prepared: data/a", "  data.sources.1.root: pictures"]
         good = ["data.prepared=/shared/a", "data.sources.1.root=s3://bucket/pictures"]
         check_file(load_config(file, good))
-        with pytest.raises(InputError, match=r"data\.prepared") as error:
-            check_file(load_config(file, [*good, "data.prepared=s3://key:hunter2@bucket/a"]))
-        assert "hunter2" not in str(error.value)
+        for secret in ("s3://key:hunter2@bucket/a", "abfs://box@account/a?client_secret=hunter2"):
+            with pytest.raises(InputError, match=r"data\.prepared") as error:
+                check_file(load_config(file, [*good, f"data.prepared={secret}"]))
+            assert "hunter2" not in str(error.value)
+        check_file(load_config(file, [*good, "data.sources.1.root=gs://anonymous@public/pictures"]))
 
 
 class TestVerbs:
@@ -554,6 +571,15 @@ class TestAddress:
         monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://b/ray/")
         assert cluster_address(None) == "https://b/ray"
         assert cluster_address("http://a:8265/") == "http://a:8265"
+        assert cluster_address("HTTP://[::1]:8265") == "http://[::1]:8265"
+
+    @pytest.mark.parametrize("verb", ["status", "stop", "logs"])
+    def test_names_stay_in_their_place(self, verb):
+        """A name is part of an URL, so one that no study can have is refused before anybody is asked."""
+        for name in ("../x", "a/b", "..", "a?b", ""):
+            asked = CliRunner().invoke(app, [verb, "--address", "http://127.0.0.1:9", "--", name])
+            assert isinstance(asked.exception, InputError), name
+            assert "no study can be called" in asked.exception.message
 
     @pytest.mark.parametrize(
         ("address", "words", "fix"),
@@ -567,6 +593,17 @@ class TestAddress:
             ("http://", "expected http://HOST:PORT", "--address"),
             ("http://head:port", "expected http://HOST:PORT", "--address"),
             ("http://me:hunter2@head:8265", "user or a password", "RAY_AUTH_TOKEN_PATH"),
+            ("http://me:hunter2/x@head:8265", "user or a password", "RAY_AUTH_TOKEN_PATH"),
+            ("ray://me:hunter2@head:10001", "user or a password", "RAY_AUTH_TOKEN_PATH"),
+            ("me:hunter2@head:8265", "user or a password", "RAY_AUTH_TOKEN_PATH"),
+            ("http://[::1", "expected http://HOST:PORT", "--address"),
+            ("ray://[::1", "expected http://HOST:PORT", "--address"),
+            ("http://he ad:8265", "expected http://HOST:PORT", "--address"),
+            ("http://head\n:8265", "expected http://HOST:PORT", "--address"),
+            ("::1", "without http", "--address http://[::1]:8265"),
+            ("[::1]:8265", "without http", "--address http://[::1]:8265"),
+            ("http:/head:8265", "without http", "--address http://head:8265"),
+            ("//head:8265", "without http", "--address http://head:8265"),
         ],
     )
     def test_refused(self, address, words, fix):
@@ -607,5 +644,8 @@ class TestDryRun:
         done = CliRunner().invoke(app, ["submit", str(file), "--address", "http://127.0.0.1:9", "--storage", "/s"])
         assert isinstance(done.exception, InputError)
         assert "data.sources" in done.exception.message
+        for what in ("x" * 300, "/dev/zero"):
+            odd = CliRunner().invoke(app, ["submit", what, "--dry-run", "--storage", "/s"])
+            assert isinstance(odd.exception, InputError), what
         missing = CliRunner().invoke(app, ["submit", "no.yaml", "--address", "http://127.0.0.1:9", "--storage", "/s"])
         assert isinstance(missing.exception, InputError)
