@@ -28,6 +28,7 @@ ARRAY_MEMBER: Final = ".npz::"
 FEW: Final = 64  # so many single questions cost less than listing a store
 THREADS: Final = 16
 CHUNK: Final = 8 * 2**20
+SMALLEST_PART: Final = 5 * 2**20  # of S3; what is smaller goes in one request
 
 
 def is_remote(place: str | Path) -> bool:
@@ -49,7 +50,7 @@ def shown(place: str | Path) -> str:
         return text
     scheme, _, rest = text.partition("?")[0].partition("://")
     store, slash, path = rest.partition("/")
-    # Azure names the container before the @ and is the one scheme whose user part is no secret.
+    # Azure names the container before the @: the one scheme whose user part is no secret.
     open_part = store if scheme.startswith("abfs") and ":" not in store else store.rpartition("@")[2]
     return f"{scheme}://{open_part}{slash}{path}"
 
@@ -122,11 +123,12 @@ def write_bytes(place: str | Path, content: bytes | memoryview) -> None:
 
 
 def _put(uri: str, content: bytes | memoryview) -> None:
-    """One object in one go. A stream that fails is closed by pyarrow, which would publish the part that went out."""
+    """One object in one go; if that fails the former one stays. pyarrow may publish parts of a stream that fails."""
     if (store := _google(uri)) is not None:
         store[0].put(store[1], content)
         return
     system, path = _system(uri)
+    leaves_a_part = len(content) > SMALLEST_PART and not is_file(uri)
     stream = system.open_output_stream(path)
     try:
         stream.write(content)
@@ -134,7 +136,9 @@ def _put(uri: str, content: bytes | memoryview) -> None:
     except OSError:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             stream.close()
-        delete(uri)
+        if leaves_a_part:
+            with contextlib.suppress(OSError):
+                delete(uri)
         raise
 
 
@@ -173,14 +177,12 @@ def delete(place: str | Path) -> None:
     Raises:
         OSError: it cannot be deleted.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError):
         if is_remote(place):
             system, path = _system(str(place))
             system.delete_file(path)
         else:
             local_path(place).unlink()
-    except FileNotFoundError:
-        return
 
 
 def delete_all(places: Iterable[str]) -> None:
@@ -314,7 +316,7 @@ def _remote_names(root: str) -> list[str]:
         found = system.get_file_info(fs.FileSelector(path, recursive=True))
     except OSError as error:
         raise InputError(f"no folder at {shown(root)} ({why(error)})", "check the root of this source") from None
-    names = [posixpath.relpath(info.path, path) for info in found if info.is_file]
+    names = (posixpath.relpath(info.path, path) for info in found if info.is_file)
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
