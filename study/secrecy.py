@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from study.errors import EnvironmentFault
 
@@ -70,7 +70,8 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
 
 def _passwords(address: str) -> list[str]:
     """The password of an address, as it is written and as it is meant."""
-    user = urlsplit(address).netloc.rpartition("@")[0] if "://" in address else ""
+    # By hand: what is not a URL at all, or has a slash in its password, is what an error is about.
+    user = address.partition("://")[2].partition("?")[0].rpartition("@")[0]
     password = user.partition(":")[2]
     queried = re.findall(r"[?&]password=([^&]+)", address)
     return [word for each in (password, *queried) for word in (each, unquote(each)) if word]
@@ -88,12 +89,12 @@ def _content(name: str, path: Path) -> str:
         found = f"mode {stat.S_IMODE(state.st_mode):03o}"
         raise EnvironmentFault(f"{name}: others can read {path} ({found}); expected 600", f"chmod 600 {path}")
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise EnvironmentFault(f"{name}: {path} cannot be read ({error.strerror})", "make it your own file") from None
     except UnicodeDecodeError:
         raise EnvironmentFault(f"{name}: {path} is not text in UTF-8", "write one line of text") from None
-    if not text or len(text.splitlines()) > 1:
-        found = "is empty" if not text else "holds several lines"
+    if not text or len(text.splitlines()) > 1 or "\0" in text:
+        found = "is empty" if not text else "holds a zero byte" if "\0" in text else "holds several lines"
         raise EnvironmentFault(f"{name}: {path} {found}; expected one line", "write the secret alone into it")
     return text

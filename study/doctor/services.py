@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -96,13 +97,16 @@ def check_mlflow_uri(uri: str | None) -> Finding | None:
             text="MLFLOW_TRACKING_URI is neither http(s):// nor sqlite:///, and MLflow refuses folders",
             fix="unset it, or write sqlite:/// and an absolute path",
         )
+    scheme, _, rest = uri.rstrip("/").partition("://")
+    # Whether it is well needs no user, and urllib takes one for a part of the host's name.
+    health = f"{scheme}://{rest.rpartition('@')[2]}/health"
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_S):  # noqa: S310 - http(s) only
+        with urllib.request.urlopen(health, timeout=TIMEOUT_S):  # noqa: S310 - http(s) only
             return Finding(area="MLflow", state="ok", text=f"{_place(uri)} answers")
     except urllib.error.HTTPError as error:
         text = f"{_place(uri)} answers with status {error.code}"
         return Finding(area="MLflow", state="warning", text=text, fix="check MLFLOW_TRACKING_URI and its credentials")
-    except OSError:
+    except (OSError, HTTPException, ValueError):  # nobody there, no HTTP, no URL
         return Finding(
             area="MLflow",
             state="warning",
@@ -140,8 +144,8 @@ def _gpu_finding(gpus: object) -> Finding:
 
 
 def _reachable(area: str, address: str, *, fallback_port: int, fix: str) -> Finding:
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
     try:
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
         host, port = parts.hostname or "localhost", parts.port or fallback_port
         socket.create_connection((host, port), timeout=TIMEOUT_S).close()
     except (OSError, ValueError):
@@ -151,5 +155,5 @@ def _reachable(area: str, address: str, *, fallback_port: int, fix: str) -> Find
 
 def _place(address: str) -> str:
     """Host and port of an address, without the credentials in it."""
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
-    return parts.netloc.rsplit("@", 1)[-1] or "localhost"
+    rest = (address.partition("://")[2] if "://" in address else address).partition("?")[0]
+    return rest.rpartition("@")[2].partition("/")[0] or "localhost"

@@ -82,6 +82,14 @@ class Plan:
     price: float = 3.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        least = {"gpus": 1, "gpus_per_node": 1, "workers": 1, "trials": 1, "epochs": 1, "most_slots": 1, "price": 0}
+        for name, low in least.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {low} or more")
+        if self.gpus < self.workers:
+            raise ValueError(f"a run takes {self.workers} GPUs; there are {self.gpus}")
+
     @property
     def slots(self) -> int:
         """Runs side by side: as many as fit, and as `preflight.MOST_SLOTS` allows."""
@@ -369,7 +377,10 @@ def main() -> None:
     if given.validate:
         validate()
         return
-    base = Plan(price=given.price)
+    try:
+        base, asked = Plan(price=given.price), Plan(price=given.price, gpus=given.at)
+    except ValueError as error:
+        parser.error(str(error))
     kinds: dict[str, Callable[[int], Plan]] = {
         "shards on each node": lambda gpus: replace(base, gpus=gpus),
         "shards on shared storage": lambda gpus: replace(base, gpus=gpus, cache="shared"),
@@ -379,7 +390,7 @@ def main() -> None:
     cases = {name: {gpus: averaged(make(gpus)) for gpus in SIZES} for name, make in kinds.items()}
     for name, rows in cases.items():
         print(f"\n{name}\n\n{table(rows)}")
-    tornado = sensitivity(replace(base, gpus=given.at))
+    tornado = sensitivity(asked)
     print(f"\nhours at {given.at} GPUs with half and with twice of each constant\n")
     print("| constant | value | half | twice |\n|---|---|---|---|")
     for name, low, high in tornado:

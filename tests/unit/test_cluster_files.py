@@ -692,6 +692,21 @@ class TestScripts:
         assert re.search(r"^set -e", text_of(path), flags=re.MULTILINE)
         assert path.suffix == ".sbatch" or os.access(path, os.X_OK)
 
+    def test_what_slurm_did_not_start(self, tmp_path):
+        """The script says what is missing instead of naming an unbound variable, and knows a wrong number at once."""
+        script = CLUSTER / "slurm" / "study.sbatch"
+        names = ("JOB_ID", "JOB_NUM_NODES", "JOB_NODELIST", "SUBMIT_DIR", "CPUS_ON_NODE")
+        given = {f"SLURM_{name}": "1" for name in names} | {"PATH": os.environ["PATH"], "STUDY_JOBS": str(tmp_path)}
+        for environ, code, words in (
+            ({"PATH": os.environ["PATH"]}, 3, "SLURM_JOB_ID is not set; Slurm starts this script"),
+            (given | {"STUDY_MOST_STARTS": "many"}, 2, "STUDY_MOST_STARTS is many; expected a whole number"),
+        ):
+            done = subprocess.run(
+                ["bash", script, "my.yaml"], env=environ, capture_output=True, text=True, check=False, cwd=tmp_path
+            )
+            assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
     def test_shellcheck(self, path):
         """The linter finds nothing."""

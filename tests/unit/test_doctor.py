@@ -148,6 +148,17 @@ class TestServices:
         assert "secret" not in f"{ray}{ledger}{mlflow}"
         assert ledger.text == f"127.0.0.1:{free_port} does not answer"
 
+    @pytest.mark.parametrize("host", ["[::1", "127.0.0.1:port", "a b"])
+    def test_addresses_that_are_none(self, host, tmp_path):
+        """One that cannot be read is found as one that does not answer, without its password."""
+        found = [
+            check_ray_address(f"ray://{host}"),
+            check_ledger(f"postgresql://ann:secret@{host}/x", tmp_path),
+            check_mlflow_uri(f"http://ann:secret@{host}"),
+        ]
+        assert ["does not answer" in finding.text for finding in found if finding] == [True] * 3
+        assert "secret" not in f"{found}"
+
     def test_addresses_that_answer(self, tmp_path):
         """A server that answers is ok; MLflow's is asked for its health."""
 
@@ -165,7 +176,7 @@ class TestServices:
             found = [
                 check_ray_address(place),
                 check_ledger(f"postgresql://{place}/x", tmp_path),
-                check_mlflow_uri(f"http://{place}"),
+                check_mlflow_uri(f"http://ann:secret@{place}/"),
             ]
             server.shutdown()
         assert [finding and finding.text for finding in found] == [f"{place} answers"] * 3

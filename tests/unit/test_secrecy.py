@@ -48,6 +48,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path, mode):
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("a\nb", "several lines"),
+        ("a\0b", "zero byte"),
         ("x" * 70_000, "holds one secret"),
     ],
 )
@@ -55,6 +56,13 @@ def test_files_that_hold_no_secret(tmp_path, text, found):
     """An empty or a wrong file becomes an empty or a wrong password."""
     with pytest.raises(EnvironmentFault, match=found):
         take_secret_files({"MLFLOW_TRACKING_PASSWORD_FILE": str(secret_file(tmp_path, text))})
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_secret(tmp_path):
+    """Editors of Windows put one before the text."""
+    environ = {"PGPASSWORD_FILE": str(secret_file(tmp_path, "\ufeffs3cret"))}
+    take_secret_files(environ)
+    assert environ == {"PGPASSWORD": "s3cret"}
 
 
 def test_places_that_are_no_file(tmp_path):
@@ -109,6 +117,14 @@ def test_texts_are_redacted(secret):
     assert "max" not in told
     assert "study failed at postgresql://***@db.example:5432/studies" in told
     assert "https://***@mlflow.example/api" in told
+
+
+@pytest.mark.parametrize("address", ["postgresql://lena:hunter2@[::1/db", "postgresql://lena:x/hunter2@db/y"])
+def test_addresses_that_are_none_are_redacted(address):
+    """An address is wrong in the error that tells so."""
+    told = redacted(f"cannot use {address}", {"STUDY_LEDGER_URL": address})
+    assert "hunter2" not in told
+    assert told.startswith("cannot use postgresql://")
 
 
 def test_other_texts_stay_as_they_are():

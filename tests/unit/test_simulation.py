@@ -68,6 +68,15 @@ def test_bytes_by_hand():
     assert slow.hours * 3600 == pytest.approx(2 * images * 1e5 / 1e7 + (2 * 3 - 1) * EPOCH_S)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"gpus": 0}, {"gpus": -5}, {"gpus": 4, "workers": 8}, {"trials": 0}, {"price": math.nan}, {"price": -1.0}]
+)
+def test_plans_that_cannot_be(odd):
+    """They have no answer, and get none."""
+    with pytest.raises(ValueError, match=r"expected|there are"):
+        Plan(**odd)
+
+
 @pytest.mark.parametrize("cache", ["node", "shared"])
 def test_more_gpus_are_never_slower_until_the_driver_saturates(cache):
     """Without pruning; and a driver that takes a minute for a report decides alone, however many GPUs wait for it."""
@@ -93,6 +102,7 @@ def test_more_gpus_are_never_slower_until_the_driver_saturates(cache):
 )
 def test_what_holds_for_every_plan(gpus, workers, trials, is_pruned, cache, seed):
     """No more work than there is, no less than the least; shares are shares; the same seed gives the same answer."""
+    workers = min(workers, gpus)
     plan = Plan(
         gpus=gpus, workers=workers, trials=trials, epochs=9, is_pruned=is_pruned, cache=cache, seed=seed, confirm_runs=2
     )
