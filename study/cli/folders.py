@@ -3,12 +3,14 @@
 import contextlib
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from study.cli.invocation import program, storage_option
 from study.errors import InputError, StudyError
+from study.secrecy import redacted
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -32,6 +34,21 @@ def is_study_name(text: str) -> bool:
     return True
 
 
+def check_slashes(storage: str) -> None:
+    """``s3:/bucket`` is no folder that anybody means.
+
+    Raises:
+        InputError: a slash is missing, or the scheme is written in capitals.
+    """
+    found = re.match(r"(s3|gs|abfss?|file):(//)?", storage, re.IGNORECASE)
+    if found and (not found[2] or not found[1].islower()):
+        scheme = found[1].lower()
+        raise InputError(
+            f"--storage {redacted(storage)}: neither a folder nor a store",
+            f"a store is named {scheme}://BUCKET/FOLDER" if scheme != "file" else "name the folder: /shared/studies",
+        )
+
+
 def storage_root(storage: str, *, drive: bool = False) -> Path:
     """The directory in which studies live; of a store the folder of this machine's copies.
 
@@ -40,6 +57,7 @@ def storage_root(storage: str, *, drive: bool = False) -> Path:
     Raises:
         InputError: it is a file, or a URI that cannot be used.
     """
+    check_slashes(storage)
     if "://" in storage:
         from study.remote import check_store, copy_root
 

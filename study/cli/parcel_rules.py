@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from study.cli.folders import check_slashes
 from study.errors import InputError
 
 SECRET_NAMES: Final = re.compile(
@@ -96,8 +97,11 @@ def check_changes(overrides: Sequence[str]) -> None:
             )
 
 
-def check_storage(storage: str, *, is_default: bool) -> None:
-    """Where the study lies must mean the same on every node.
+def check_storage(storage: str, *, is_default: bool) -> str:
+    """Where the study lies must mean the same on every node, and be spelt alike by whoever sends it again.
+
+    Returns:
+        The place without slashes and dots that mean nothing.
 
     Raises:
         InputError: it is relative to a folder of this machine, carries a password, or is no place for studies.
@@ -107,6 +111,7 @@ def check_storage(storage: str, *, is_default: bool) -> None:
             f"--storage {storage.partition('://')[0]}://...: its credentials would be seen in the dashboard",
             f"{ON_NODES}name the place without them",
         )
+    check_slashes(storage)
     if not URI.match(storage) and not storage.startswith("/"):
         found = f"{storage} is the default, and" if is_default else f"{storage} is"
         raise InputError(
@@ -116,7 +121,8 @@ def check_storage(storage: str, *, is_default: bool) -> None:
     if URI.match(storage):
         from study.remote import check_store
 
-        check_store(storage)
+        return check_store(storage)
+    return os.path.normpath(storage)
 
 
 def local_paths(config: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """The verb stop: the driver of a study saves a checkpoint and ends; the study can go on later."""
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -128,7 +129,8 @@ def _stop_job(name: str, address: str, wait_s: float) -> int:
     _await(is_over, wait_s, name=name, again=f"{program()} status {name} --address {url}")
     last = server.find(name)
     ended = end_of(last) if last is not None else "stopped"
-    typer.echo(f"{ended}; go on with: {program()} submit {name} --address {url} --storage {job.storage}", err=True)
+    again = f"{program()} submit {name} --address {url} --storage {shlex.quote(job.storage)}"
+    typer.echo(f"{ended}; go on with: {again}", err=True)
     return EXIT_DONE
 
 

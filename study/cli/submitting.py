@@ -131,10 +131,10 @@ def _prepare(what: str, wishes: Wishes) -> "tuple[Luggage, Parcel]":
     """What travels, and its parcel, still without a folder; all that can be wrong on this side is told here."""
     from study.distributed.jobs import FILE, OURS, STORAGE, Parcel
 
-    check_storage(wishes.storage, is_default=wishes.storage.rstrip("/") == DEFAULT_STORAGE)
+    place = check_storage(wishes.storage, is_default=wishes.storage.rstrip("/") == DEFAULT_STORAGE)
     environment = {**_environment(wishes.environment), STOP_WAIT[0]: STOP_WAIT[1]}
     packages = check_packages(wishes.packages)
-    storage = shlex.quote(wishes.storage)
+    storage = shlex.quote(place)
     if _is_name(what):
         if wishes.scale is not None:
             raise InputError(
@@ -156,7 +156,7 @@ def _prepare(what: str, wishes: Wishes) -> "tuple[Luggage, Parcel]":
         entrypoint=f"{mark} python -m study {command}",
         environment=environment,
         packages=packages,
-        metadata={OURS: name, STORAGE: wishes.storage, FILE: luggage.digest},
+        metadata={OURS: name, STORAGE: place, FILE: luggage.digest},
     )
 
 
@@ -188,7 +188,12 @@ def _show_plan(luggage: Luggage, sent: "Parcel", wishes: Wishes) -> None:
     """What would be sent; nobody is asked."""
     if wishes.as_json:
         files = [{"file": file, "bytes": size} for file, _, size in luggage.files]
-        plan = {"study": sent.name, "state": "not sent", "storage": wishes.storage, "entrypoint": sent.entrypoint}
+        plan = {
+            "study": sent.name,
+            "state": "not sent",
+            "storage": sent.metadata["storage"],
+            "entrypoint": sent.entrypoint,
+        }
         print_json(
             plan
             | {"bytes": luggage.size, "files": files, "env": sorted(sent.environment), "packages": list(sent.packages)}
@@ -213,7 +218,7 @@ def _tell(sent: "Sent", luggage: Luggage, *, address: str, wishes: Wishes) -> No
     job = sent.job
     command = f"{program()} logs {job.name} --follow --address {address}"
     if wishes.as_json:
-        state = {"study": job.name, "how": sent.how, "state": job.state, "address": address, "storage": wishes.storage}
+        state = {"study": job.name, "how": sent.how, "state": job.state, "address": address, "storage": job.storage}
         print_json(state | {"follow": command})
     if sent.how == "running":
         since = datetime.fromtimestamp(job.started, UTC).isoformat(timespec="seconds")

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ REQUEST_S: Final = 2.0  # the metadata service is on the machine itself
 DRAIN_S: Final = 60.0
 LEFT_S: Final = 0.5  # between two looks whether a drained node has left
 NOTHING: Final = (404, 410)  # how a metadata service says that there is no notice
+
+# No answer, half of one, no JSON, or JSON of another form.
+UNREADABLE: Final = (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 # How much earlier each cloud tells, where it names no time; those of their own documentation.
 NOTICE_S: Final = {"aws": 120.0, "gcp": 30.0, "azure": 30.0}
@@ -197,7 +201,7 @@ def watch(cloud: str, service: Metadata, *, every_s: float) -> Notice:
             if fault:
                 logger.info("the metadata service answers again")
                 fault = ""
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except UNREADABLE as error:
             notice, said = None, f"{type(error).__name__}: {error}"
             if said != fault:
                 logger.warning("the metadata service gives no answer that can be read: %s", said)
@@ -216,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parsed(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from ray._private.services import canonicalize_bootstrap_address_or_die, get_node_ip_address
+    from ray.exceptions import RpcError
 
     address = canonicalize_bootstrap_address_or_die(asked.address)
     if asked.now:
@@ -229,7 +234,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     until = time.monotonic() + notice.seconds
     while True:
         here = asked.node_ip or get_node_ip_address()  # type: ignore[no-untyped-call]
-        nodes = asked.node_id or own_nodes(address, here)
+        try:
+            nodes = asked.node_id or own_nodes(address, here)
+        except RpcError as error:  # Ray has tried for 40 s: the head may be back before the machine goes
+            logger.error("the cluster at %s does not tell its nodes: %s", address, error)  # noqa: TRY400 - one line
+            if time.monotonic() > until:
+                return 1
+            time.sleep(asked.every)
+            continue
         if not nodes:
             logger.error("no node of the cluster at %s that could be drained is on this machine", address)
             return 1

@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """Runs side by side: as many as fit, and as `preflight.MOST_SLOTS` allows."""
+        """Runs side by side: as many as fit, and as `sizes.MOST_SLOTS` allows."""
         return max(1, min(self.gpus // self.workers, self.most_slots, self.trials))
 
     @property

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from ray.exceptions import RpcError
 
 from study.distributed import preemption
 from study.distributed.preemption import CLOUDS, NOTICE_S, Metadata, Notice, main, watch
@@ -96,6 +97,17 @@ def test_a_service_that_does_not_answer_is_told_of_once(service, caplog, monkeyp
     assert len(looks) == 3
 
 
+@pytest.mark.parametrize("text", ["[1]", '{"Events": [1]}', '{"Events": {}', "<html>"])
+def test_answers_of_another_form_do_not_end_the_watch(service, monkeypatch, text):
+    """The node goes without notice, since the watcher had died of something odd before."""
+    service.pages |= {EVENTS: text, NAME: "worker-1"}
+    event = {"EventType": "Preempt", "Resources": ["worker-1"], "NotBefore": ""}
+    monkeypatch.setattr(
+        preemption.time, "sleep", lambda _: service.pages.update({EVENTS: json.dumps({"Events": [event]})})
+    )
+    assert watch("azure", Metadata(service.url), every_s=0.1).text == "scheduled event: Preempt"
+
+
 def answers(monkeypatch, *codes):
     """`ray drain-node` as a program that ends with these codes; the commands that it was called with."""
     called, left = [], list(codes)
@@ -119,6 +131,23 @@ def test_every_node_of_the_machine_is_drained_until_the_cluster_agrees(service, 
     assert [command[command.index("--node-id") + 1] for command in called] == ["aa", "bb", "aa", "bb"]
     assert called[0][called[0].index("--reason") + 1] == "DRAIN_NODE_REASON_PREEMPTION"
     assert 25 <= int(called[0][-1]) <= 30
+
+
+@pytest.mark.parametrize(("failures", "code"), [(2, 0), (1000, 1)])
+def test_a_head_that_is_away_is_asked_again(service, monkeypatch, failures, code):
+    """The notice comes while the head is started anew, and the watcher ends with a traceback; or never ends."""
+    service.pages[PREEMPTED] = "TRUE"
+    called, left, clock = answers(monkeypatch, 0), iter(range(failures)), iter(range(0, 10_000, 5))
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: float(next(clock)))
+
+    def own_nodes(address, ip):
+        if next(left, None) is not None:
+            raise RpcError("timed out")
+        return ["aa"]
+
+    monkeypatch.setattr(preemption, "own_nodes", own_nodes)
+    assert main(["--cloud", "gcp", "--url", service.url, "--address", "127.0.0.1:1"]) == code
+    assert len(called) == 1 - code
 
 
 def test_a_machine_without_a_node_says_so(service, monkeypatch):

@@ -325,6 +325,9 @@ class TestWhatTravels:
             check_storage(good, is_default=False)
         for good in ("gs://anonymous@bucket/x", "abfs://box@account.dfs.core.windows.net/x"):
             check_storage(good, is_default=False)
+        for told in ("/shared/studies/", "/shared//studies", "/shared/./studies"):
+            assert check_storage(told, is_default=False) == "/shared/studies"
+        assert check_storage("s3://bucket/x/?region=eu", is_default=False) == "s3://bucket/x?region=eu"
         for bad, words in (
             ("studies", "relative"),
             ("./x", "relative"),
@@ -334,7 +337,8 @@ class TestWhatTravels:
             ("file:///shared/x", "expected a folder"),
             ("nfs://host/x", "studies cannot lie in nfs://"),
             ("gcs://bucket/x", "studies cannot lie in gcs://"),
-            ("S3://bucket/x", "expected a folder"),
+            ("S3://bucket/x", "neither a folder nor a store"),
+            ("s3:/bucket/x", "neither a folder nor a store"),
         ):
             with pytest.raises(InputError, match=words) as error:
                 check_storage(bad, is_default=bad == "studies")
@@ -387,6 +391,8 @@ class TestVerbs:
         again = call(server, "submit", "--storage", "/shared", "--json")
         assert (again.exit_code, json.loads(again.stdout)["how"], len(server.sent)) == (0, "running", 1)
         assert "warning" not in again.stderr
+        slash = call(server, "submit", "--storage", "/shared/", "--json")
+        assert (slash.exit_code, json.loads(slash.stdout)["how"]) == (0, "running")
         other = call(server, "submit", "--storage", "/shared", "--set", "seed=2")
         assert (other.exit_code, len(server.sent)) == (0, 1)
         assert "runs with another study file" in other.stderr
@@ -417,6 +423,8 @@ class TestVerbs:
         assert isinstance(call(FakeServer(), "stop").exception, InputError)
         foreign = call(FakeServer(job(metadata={})), "stop")
         assert isinstance(foreign.exception, InputError)
+        spaced = call(FakeServer(job(metadata=OURS | {"storage": "/my studies"})), "stop")
+        assert "--storage '/my studies'" in spaced.stderr
 
     def test_stop_that_takes_long(self, call):
         """A job that still saves when the time is over is told of, with exit code 1."""
