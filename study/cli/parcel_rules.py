@@ -87,9 +87,12 @@ def check_changes(overrides: Sequence[str]) -> None:
     """What ``--set`` changes in a study that exists is part of the job's command, for everybody to see.
 
     Raises:
-        InputError: a value is an URL with a user or a password.
+        InputError: a value is an URL with a user or a password, or a change is no change.
     """
     for change in overrides:
+        path, mark, _ = change.partition("=")
+        if not path or not mark:
+            raise InputError(f"--set {change!r}: expected PATH=VALUE", "for example --set search.trials=80")
         if USER_IN_URL.search(change):
             raise InputError(
                 f"--set {change.partition('=')[0]}: an URL with a user or a password, which the dashboard would show",

@@ -61,10 +61,13 @@ def submit_study(what: str, wishes: Wishes) -> int:
         return EXIT_DONE
     address = cluster_address(wishes.address)
     _warn_of_what_stays(wishes.environment)
+    from study.distributed.credentials import open_token
     from study.distributed.job_client import RayJobs, check_versions
     from study.distributed.jobs import send_once
 
     server = RayJobs(address)
+    if file := open_token():
+        typer.echo(f"warning: everybody here can read the cluster's token, {file}: chmod 600", err=True)
     check_versions(server.versions, address=address)
     if not server.versions.python:
         typer.echo(f"warning: the cluster at {address} does not tell its version of Python", err=True)

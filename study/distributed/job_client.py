@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import re
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from platform import python_version
 from typing import Any, Final
 
@@ -21,13 +19,12 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from study.distributed.credentials import authority, headers
 from study.distributed.jobs import Job, JobState, Parcel
 from study.errors import EnvironmentFault, StudyError
 
 QUIET: Final = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
-TOKEN_FILE: Final = Path(".ray") / "auth_token"
 ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-AUTHORITIES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 ANSWER_S: Final = 60.0
 FIRST_ANSWER_S: Final = 15.0
 UPLOAD_S: Final = 600.0
@@ -38,7 +35,6 @@ STATES: Final[dict[JobStatus, JobState]] = {
     JobStatus.FAILED: "failed",
     JobStatus.SUCCEEDED: "succeeded",
 }
-EXAMPLE: Final = """for example RAY_JOB_HEADERS='{"X-Name": "value"}'"""
 GATEWAYS: Final = (502, 503, 504)  # what stands before a cluster answers, the cluster itself does not
 JOBS: Final = "/api/jobs/"
 CONNECTIONS: Final = (requests.exceptions.RequestException, aiohttp.ClientError)
@@ -73,12 +69,12 @@ class RayJobs:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        self._headers = _headers()
+        self._headers = headers()
         self.versions = ask_versions(self.address, self._headers)
         for module in QUIET:
             logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
         with _telling(self.address), _without(ADDRESSES):  # Ray would prefer them to the address that it is given
-            self._client = _Client(self.address, headers=self._headers, verify=_authority())
+            self._client = _Client(self.address, headers=self._headers, verify=authority())
 
     def now(self) -> float:
         """Seconds since 1970 by the cluster's clock, to a second."""
@@ -182,7 +178,7 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
         EnvironmentFault: nobody listens there, it is not Ray, or the token does not fit.
     """
     with _telling(address):
-        trusted = _authority()
+        trusted = authority()
         answer = requests.get(f"{address}/api/version", headers=headers, timeout=FIRST_ANSWER_S, verify=trusted)
         _check_token(answer, address)
         _check_gateway(answer, address)
@@ -200,81 +196,6 @@ def ask_versions(address: str, headers: dict[str, str]) -> Versions:
     with contextlib.suppress(KeyError, ValueError, TypeError):
         ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
     return Versions(ray=version, python=python, ahead_s=ahead)
-
-
-def _authority() -> str | bool:
-    """The file with the certificates to trust, the same for requests and for the log's connection; True: the usual.
-
-    Of the variables each library knows one, so a log could not be followed where everything else works.
-
-    Raises:
-        EnvironmentFault: there is no such file.
-    """
-    name = next((name for name in AUTHORITIES if os.environ.get(name)), "")
-    if not name:
-        return True
-    if not Path(os.environ[name]).exists():
-        raise EnvironmentFault(f"{name} names {os.environ[name]}, which is not there", "put the certificate there")
-    return os.environ[name]
-
-
-def _headers() -> dict[str, str]:
-    """What every request carries: the token, and what ``RAY_JOB_HEADERS`` asks for, as with Ray's own commands.
-
-    Raises:
-        EnvironmentFault: the token's file or the headers cannot be read.
-    """
-    try:
-        found = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
-        headers = {str(name): str(value) for name, value in found.items()}
-    except (ValueError, AttributeError):
-        raise EnvironmentFault("RAY_JOB_HEADERS is not a JSON object", EXAMPLE) from None
-    if any(not text.isprintable() or not text.isascii() for header in headers.items() for text in header):
-        raise EnvironmentFault("RAY_JOB_HEADERS has a header that cannot be sent; expected lines of ASCII", EXAMPLE)
-    token = _token()
-    if token and not any(name.lower() == "authorization" for name in headers):
-        headers["Authorization"] = f"Bearer {token}"
-    return headers
-
-
-def _token() -> str:
-    """The token as Ray looks for it: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token; else empty.
-
-    Ray's own client sends it only with RAY_AUTH_MODE=token, and says otherwise that it is missing.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        return ""
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return _one_word(token, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / TOKEN_FILE
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        if not named:
-            return ""
-        raise EnvironmentFault(f"RAY_AUTH_TOKEN_PATH names {path}, which is not there", "put the token there") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentFault(
-            f"the token of the cluster cannot be read from {path}: {type(error).__name__}", "make it a file of yours"
-        ) from None
-    if named and not token:
-        raise EnvironmentFault(f"RAY_AUTH_TOKEN_PATH names {path}, which is empty", "put the token there")
-    return _one_word(token, str(path))
-
-
-def _one_word(token: str, place: str) -> str:
-    """A token that a header can carry.
-
-    Raises:
-        EnvironmentFault: it cannot be one.
-    """
-    if not all("!" <= letter <= "~" for letter in token):
-        raise EnvironmentFault(
-            f"{place} holds something else than a cluster's token; expected one word of ASCII",
-            "`ray get-auth-token` on the head node shows it",
-        )
-    return token
 
 
 def _json(answer: requests.Response) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from study import checkpoint
 from study.config import load_config
-from study.distributed.job_client import AUTHORITIES
+from study.distributed.credentials import AUTHORITIES
 from study.ledger import Ledger, default_url
 from tests.nodes import started_nodes, wait_for
 from tests.tls import tls_proxy

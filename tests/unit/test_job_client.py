@@ -9,7 +9,8 @@ from platform import python_version
 import pytest
 import ray
 
-from study.distributed.job_client import AUTHORITIES, RayJobs, Versions, check_versions
+from study.distributed.credentials import AUTHORITIES, open_token
+from study.distributed.job_client import RayJobs, Versions, check_versions
 from study.errors import EnvironmentFault
 from tests.tls import server_context, signed_by_itself
 
@@ -108,6 +109,10 @@ def test_tokens(monkeypatch, tmp_path):
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text(f"{TOKEN}\n")
         RayJobs(address)
+        (tmp_path / ".ray" / "auth_token").chmod(0o644)
+        assert open_token() == str(tmp_path / ".ray" / "auth_token")
+        (tmp_path / ".ray" / "auth_token").chmod(0o640)
+        assert open_token() == ""
         (tmp_path / "token").write_text("another")
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
         with pytest.raises(EnvironmentFault, match="refuses the token") as error:

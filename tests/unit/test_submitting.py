@@ -641,6 +641,9 @@ class TestDryRun:
         named = CliRunner().invoke(app, ["submit", "a", "--dry-run", "--storage", "/s", "--set", "search.trials=9"])
         assert "python -m study resume a --storage /s --set search.trials=9" in named.stderr
         secret = ["submit", "a", "--dry-run", "--storage", "/s", "--set", "data.prepared=s3://key:hunter2@bucket/x"]
+        for change in ("search.trials", "=9", ""):
+            none = CliRunner().invoke(app, ["submit", "a", "--dry-run", "--storage", "/s", "--set", change])
+            assert "expected PATH=VALUE" in str(none.exception)
         refused = CliRunner().invoke(app, secret).exception
         assert isinstance(refused, InputError)
         assert "hunter2" not in str(refused)
