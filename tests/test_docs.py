@@ -177,6 +177,16 @@ def test_files_exist(page):
     assert missing == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_programs_find_what_they_import(page):
+    """A file that is run by its path does not see the folder `tests`; it is run as a module then, and it is there."""
+    text = page.read_text()
+    for name in re.findall(r"python (tests/\S+\.py)", text):
+        assert "from tests" not in (ROOT / name).read_text(), name
+    for name in re.findall(r"python -m (tests\.[\w.]+)", text):
+        assert (ROOT / f"{name.rstrip('.').replace('.', '/')}.py").exists(), name
+
+
 def test_study_files_on_pages(tmp_path):
     """A whole study file on a page has no faults and no warnings."""
     checked = 0

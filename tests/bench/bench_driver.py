@@ -1,6 +1,6 @@
 """What a study's driver does for a trial, and what a checkpoint costs: the constants of `simulate_cluster.py`.
 
-    .venv/bin/python tests/bench/bench_driver.py --trials 1000 [--postgresql] [--checkpoint]
+    .venv/bin/python -m tests.bench.bench_driver --trials 1000 [--postgresql] [--checkpoint]
 
 One thread drives a study: it suggests, keeps each epoch and asks the pruner, and ends trials. Trials with 12 parameters
 (`bench_suggest.py`) and 60 metrics an epoch go through the ledger one after the other; medians of the last tenth, and

@@ -1,7 +1,7 @@
 """A search on 16 to 1,024 GPUs: hours, bytes, object store, driver and cost, by a simulation of discrete events.
 
-    .venv/bin/python tests/bench/simulate_cluster.py [--price 3.0] [--figure docs/at-scale.png]
-    .venv/bin/python tests/bench/simulate_cluster.py --validate     (a pilot and a real study on this machine: minutes)
+    .venv/bin/python -m tests.bench.simulate_cluster [--price 3.0] [--figure docs/at-scale.png]
+    .venv/bin/python -m tests.bench.simulate_cluster --validate     (a pilot and a real study on this machine: minutes)
 
 What happens when is simulated: trials that are suggested, started, reported, pruned and followed by others, one driver
 that does all of that in turn, and nodes that fetch the dataset at first use. How long each thing takes is a table of
@@ -360,7 +360,7 @@ def figure(cases: Mapping[str, Mapping[int, Answer]], tornado: list[tuple[str, f
 
 
 def validate() -> None:
-    """A pilot of two trials gives the constants of this machine; then a study of twelve is predicted, and run."""
+    """A pilot of four trials gives the constants of this machine; then a study of twelve is predicted, and run."""
     from tests.bench.simulate_check import compare
 
     compare()
