@@ -117,6 +117,13 @@ class TestSurface:
         assert "study run search_spaces/quickstart.yaml" in text
         assert "study best quickstart --yaml" in text
 
+    def test_profile_into_a_file(self, tmp_path):
+        """An epoch is trained before it turns out that its profile has no place."""
+        (tmp_path / "taken").touch()
+        refused = CliRunner().invoke(app, ["profile", "quickstart", "--out", str(tmp_path / "taken")])
+        assert isinstance(refused.exception, InputError)
+        assert "expected a folder" in refused.exception.message
+
     def test_report(self, tmp_path):
         """The figure of the losses is not written where it is asked for, or another report pretends to exist."""
         place = tmp_path / "new" / "losses.png"

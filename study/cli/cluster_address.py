@@ -76,7 +76,7 @@ def _check_parts(origin: str, address: str) -> None:
 
 
 def _without_scheme(origin: str, address: str) -> tuple[str, str]:
-    address = re.sub(r"^(https?)?:?/+", "", address)  # http:/HEAD:8265, //HEAD:8265
+    address = re.sub(r"^(https?:/*|:?/+)", "", address)  # http:/HEAD:8265, //HEAD:8265
     host, _, port = address.rpartition(":")
     if address.count(":") > 1 and "]" not in address:  # IPv6 without brackets has no port
         host, port = f"[{address}]", "8265"

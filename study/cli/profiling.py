@@ -39,6 +39,8 @@ def profile(what: str, *, storage: str, overrides: Sequence[str], steps: int, ou
     Raises:
         InputError: there is no such run or file, its data are not prepared, or the machine has no room for a worker.
     """
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: a file; expected a folder", "name a folder")
     from study.console.profile_table import profile_text
     from study.report.profile_figure import write_profile_figure
 

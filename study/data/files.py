@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
 
-from study.data.google import SCHEME, GoogleStore, open_google
+from study.data.google import OTHER_SCHEME, SCHEME, GoogleStore, open_google
 from study.errors import InputError
 
 URI: Final = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -273,7 +273,9 @@ def stored_files(root: str, *, recursive: bool = True) -> dict[str, tuple[int, i
 
     system, path = _system(root)
     found = system.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
-    return {posixpath.relpath(info.path, path): _state(info) for info in found if info.is_file}
+    # Two dots are letters to a store, and would lead out of a folder here.
+    inside = (info for info in found if info.is_file and ".." not in info.path.split("/"))
+    return {posixpath.relpath(info.path, path): _state(info) for info in inside}
 
 
 def stored_folders(root: str) -> list[str]:
@@ -338,10 +340,8 @@ def _google(place: str | Path) -> tuple[GoogleStore, str] | None:
 def _store(uri: str) -> tuple[Any, str]:
     from pyarrow import ArrowException, fs
 
-    if uri.startswith("gcs://"):  # pyarrow takes it for gs://, and we would take it for a store of another kind
-        raise InputError(f"{shown(uri)}: Google's store is named otherwise", "write gs:// in place of gcs://")
     try:
-        return open_google(uri) if uri.startswith(SCHEME) else fs.FileSystem.from_uri(uri)
+        return open_google(uri) if uri.startswith((SCHEME, OTHER_SCHEME)) else fs.FileSystem.from_uri(uri)
     except (ArrowException, OSError, ValueError) as error:
         # pyarrow repeats the whole URI, credentials too, so neither its text nor the error itself is passed on
         kind = why(error) if isinstance(error, OSError) else type(error).__name__

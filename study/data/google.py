@@ -18,9 +18,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
-from study.errors import EnvironmentFault
+from study.errors import EnvironmentFault, InputError
 
 SCHEME: Final = "gs://"
+OTHER_SCHEME: Final = "gcs://"  # the same to pyarrow; `study.data.files` would take it for a store of another kind
 RETRY_S: Final = 6  # three tries with pauses of 1 to 2 and of 2 to 4 s; one more pause passes before the error is told
 FIRST_ANSWER_S: Final = 30.0
 BUFFER: Final = 64 * 2**10
@@ -40,11 +41,14 @@ def open_google(uri: str) -> tuple["GoogleStore", str]:
 
     Raises:
         ValueError, OSError: pyarrow cannot open the URI.
+        InputError: the scheme is the other one.
         EnvironmentFault: the store, or the service that gives credentials, does not answer, or there are none.
     """
     from pyarrow import fs
 
     base, _, query = uri.partition("?")
+    if base.startswith(OTHER_SCHEME):
+        raise InputError(f"{OTHER_SCHEME}: Google's store is named by {SCHEME}", f"write {SCHEME}BUCKET/FOLDER")
     if "retry_limit_seconds=" not in query:
         query = f"{query}&retry_limit_seconds={RETRY_S}".lstrip("&")
     system, path = fs.FileSystem.from_uri(f"{base}?{query}")

@@ -37,6 +37,7 @@ STATES: Final[dict[JobStatus, JobState]] = {
 }
 GATEWAYS: Final = (502, 503, 504)  # what stands before a cluster answers, the cluster itself does not
 JOBS: Final = "/api/jobs/"
+LAST_S: Final = 253_402_300_799.0  # the last second of the year 9999
 CONNECTIONS: Final = (requests.exceptions.RequestException, aiohttp.ClientError)
 
 
@@ -310,6 +311,11 @@ def _job(name: str, details: JobDetails) -> Job:
         cause=str(details.error_type or ""),
         exit_code=details.driver_exit_code,
         metadata=dict(details.metadata or {}),
-        started=(details.start_time or 0) / 1000,
-        ended=(details.end_time or 0) / 1000,
+        started=_seconds(details.start_time),
+        ended=_seconds(details.end_time),
     )
+
+
+def _seconds(milliseconds: int | None) -> float:
+    """A time of Ray's in seconds, within what a date can be: a clock may be wrong, or tell microseconds."""
+    return min(max(0.0, (milliseconds or 0) / 1000), LAST_S)

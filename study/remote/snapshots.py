@@ -18,6 +18,7 @@ import json
 import mmap
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from study.remote.places import answered, uri_of
 
 FORMAT: Final = 1
 HEADS: Final = "heads"
+HEAD_NAME: Final = re.compile(r"[0-9]{12,}\.json")
 RECORD: Final = ".copied.json"  # what of a local folder is known to be what the store has
 LOCK: Final = ".copying"
 OWN: Final = ("checkpoints/attempt.json",)  # concerns this machine alone
@@ -59,10 +61,15 @@ class Head:
     files: Mapping[str, Entry] = field(default_factory=dict)
 
 
+def _attempts(uri: str) -> dict[int, str]:
+    """The names of the heads by their attempts; what others have laid beside them is no head."""
+    names = answered(uri, stored_files, join(uri, HEADS))
+    return {int(name.removesuffix(".json")): name for name in names if HEAD_NAME.fullmatch(name)}
+
+
 def newest_attempt(uri: str) -> int:
     """The highest attempt that has a head; 0 when nobody has written yet."""
-    names = answered(uri, stored_files, join(uri, HEADS))
-    return max((int(name.removesuffix(".json")) for name in names), default=0)
+    return max(_attempts(uri), default=0)
 
 
 def read_head(uri: str) -> Head | None:
@@ -89,8 +96,8 @@ def write_head(uri: str, head: Head) -> None:
 
 def drop_older(uri: str, attempt: int) -> None:
     """Remove the heads of attempts before this one."""
-    for name in answered(uri, stored_files, join(uri, HEADS)):
-        if int(name.removesuffix(".json")) < attempt:
+    for number, name in _attempts(uri).items():
+        if number < attempt:
             answered(uri, delete, join(uri, HEADS, name))
 
 
@@ -262,7 +269,8 @@ def _parsed(content: bytes, uri: str) -> Head:
         found = json.loads(content)
         head = Head(found["attempt"], {name: Entry(**entry) for name, entry in found["files"].items()})
         is_sound = found["format"] == FORMAT and found["digest"] == _digest(found["files"])
-    except (ValueError, KeyError, TypeError):
+        is_sound = is_sound and isinstance(found["attempt"], int)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_sound, head = False, Head(0)
     if not is_sound or any(name.startswith("/") or ".." in name.split("/") for name in head.files):
         raise StudyError(

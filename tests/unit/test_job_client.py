@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from platform import python_version
 
@@ -164,6 +165,15 @@ def test_odd_answers(answer, words):
             jobs.find("a")
     with dashboard({**answers(), "/api/jobs/a": JOB}) as address:
         assert RayJobs(address).find("a").state == "running"
+
+
+def test_odd_times():
+    """A clock that is wrong, or tells other units, is no reason to fail: what is told is a date."""
+    odd = JOB | {"start_time": 10**18, "end_time": -5}
+    with dashboard({**answers(), "/api/jobs/a": odd}) as address:
+        job = RayJobs(address).find("a")
+    assert datetime.fromtimestamp(job.started, UTC).year == 9999
+    assert job.ended == 0
 
 
 @pytest.mark.parametrize(

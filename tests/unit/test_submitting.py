@@ -611,6 +611,7 @@ class TestAddress:
             ("::1", "without http", "--address http://[::1]:8265"),
             ("[::1]:8265", "without http", "--address http://[::1]:8265"),
             ("http:/head:8265", "without http", "--address http://head:8265"),
+            ("http:head:8265", "without http", "--address http://head:8265"),
             ("//head:8265", "without http", "--address http://head:8265"),
         ],
     )

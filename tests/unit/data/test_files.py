@@ -41,6 +41,23 @@ def test_written_files_are_found_again(root):
     assert _names(root) == ["copy.png"]
 
 
+def test_the_other_name_of_googles_store():
+    """What is special about that store would not be done for it."""
+    with pytest.raises(InputError, match="named by gs://"):
+        files.is_file("gcs://anonymous@bucket/x")
+
+
+def test_names_that_lead_out(monkeypatch):
+    """An object of a store is written beside the folder into which it is brought."""
+    from pyarrow import fs
+
+    kinds = ("b/x/../../etc/evil", "b/x/a/../y", "b/x/..y", "b/x/good")
+    found = [fs.FileInfo(name, type=fs.FileType.File, size=1) for name in kinds]
+    system = type("System", (), {"get_file_info": lambda self, selector: found})()
+    monkeypatch.setattr(files, "_system", lambda uri: (system, "b/x"))
+    assert sorted(files.stored_files("s3://b/x")) == ["..y", "good"]
+
+
 def test_file_uris_may_be_encoded(tmp_path):
     """A folder with a space in its name is found by the URI that a file manager gives, and by its plain path."""
     folder = tmp_path / "my files"

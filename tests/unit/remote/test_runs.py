@@ -276,6 +276,32 @@ def test_a_damaged_head_is_refused(machine, damage):
         checkpoint.load_last(machine("b", "look"))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1]",
+        b"null",
+        b"[" * 100_000,
+        b'{"format": 1, "attempt": 1, "files": [], "digest": ""}',
+        json.dumps({"format": 1, "attempt": "x", "files": {}, "digest": snapshots._digest({})}).encode(),
+    ],
+)
+def test_heads_of_another_form(content):
+    """Whatever JSON may hold, it is a damaged head."""
+    with pytest.raises(StudyError, match="the head of s3://bucket/x is damaged"):
+        snapshots._parsed(content, "s3://bucket/x")
+
+
+def test_what_lies_beside_the_heads(monkeypatch):
+    """A copy that somebody made by hand, or a program's mark, is taken for a head and ends the study."""
+    names = ["000000000007.json", "000000000003.json", ".keep", "000000000009.json.bak", "notes.json"]
+    monkeypatch.setattr(snapshots, "stored_files", lambda place: names)
+    assert snapshots.newest_attempt("s3://bucket/x") == 7
+    monkeypatch.setattr(snapshots, "stored_files", lambda place: names[2:])
+    assert snapshots.newest_attempt("s3://bucket/x") == 0
+
+
 def test_a_directory_of_its_own_is_left_alone(tmp_path):
     """Without a store nothing of this happens."""
     run = tmp_path / "studies" / "mine" / "runs" / "0-s0"
