@@ -14,12 +14,14 @@ from study.cli.cluster_address import check_name, cluster_address
 from study.cli.folders import ledger_url
 from study.cli.invocation import program, storage_option
 from study.cli.looking import Found, find
-from study.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, StudyError
+from study.errors import EXIT_DONE, EXIT_INTERRUPTED, EnvironmentFault, InputError, StudyError
 
 if TYPE_CHECKING:
+    from study.distributed.jobs import Job, JobServer
     from study.ledger import LockHolder
 
 LOOK_EVERY_S: Final = 0.3
+PATIENCE_S: Final = 60.0  # a cluster that does not answer for so long has gone, which is an end of the job, too
 
 
 def stop_study(name: str, *, storage: str, address: str | None, wait_s: float) -> int:
@@ -122,16 +124,39 @@ def _stop_job(name: str, address: str, wait_s: float) -> int:
     if not wait_s:
         return EXIT_DONE
 
-    def is_over() -> bool:
-        now = server.find(name)
-        return now is None or now.is_over
-
-    _await(is_over, wait_s, name=name, again=f"{program()} status {name} --address {url}")
-    last = server.find(name)
-    ended = end_of(last) if last is not None else "stopped"
+    waiting = _WaitingForJob(server, name)
+    _await(waiting.is_over, wait_s, name=name, again=f"{program()} status {name} --address {url}")
+    ended = end_of(waiting.last) if waiting.last is not None else "stopped"
     again = f"{program()} submit {name} --address {url} --storage {shlex.quote(job.storage)}"
     typer.echo(f"{ended}; go on with: {again}", err=True)
     return EXIT_DONE
+
+
+class _WaitingForJob:
+    """Looks whether a job has ended, over connections that break; ``last`` is the job as it was seen last."""
+
+    def __init__(self, server: "JobServer", name: str) -> None:
+        self._server, self._name = server, name
+        self._away_since: float | None = None
+        self.last: Job | None = None
+
+    def is_over(self) -> bool:
+        """Whether it has.
+
+        Raises:
+            EnvironmentFault: the cluster has not answered for a minute.
+        """
+        try:
+            self.last = self._server.find(self._name)
+        except EnvironmentFault as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                typer.echo(f"note: {error.message}; trying again", err=True)
+            if time.monotonic() - self._away_since > PATIENCE_S:
+                raise
+            return False
+        self._away_since = None
+        return self.last is None or self.last.is_over
 
 
 def _await(is_over: Callable[[], bool], wait_s: float, *, name: str, again: str) -> None:

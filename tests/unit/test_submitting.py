@@ -426,6 +426,21 @@ class TestVerbs:
         spaced = call(FakeServer(job(metadata=OURS | {"storage": "/my studies"})), "stop")
         assert "--storage '/my studies'" in spaced.stderr
 
+    def test_stop_over_a_connection_that_breaks(self, call, monkeypatch):
+        """A proxy that answers for the cluster once is no reason to leave; a cluster that has gone is."""
+        monkeypatch.setattr("study.cli.stopping.LOOK_EVERY_S", 0.0)
+
+        def away(server):
+            raise EnvironmentFault("no Ray cluster answers behind http://head:8265 (status 502)", "wait")
+
+        server = FakeServer(job(), script=[lambda server: None, away, away])
+        done = call(server, "stop")
+        assert (done.exit_code, done.stderr.count("trying again")) == (0, 1)
+        assert "stopped; go on with" in done.stderr
+        monkeypatch.setattr("study.cli.stopping.PATIENCE_S", 0.0)
+        gone = call(FakeServer(job(), script=[lambda server: None, *[away] * 99]), "stop")
+        assert isinstance(gone.exception, EnvironmentFault)
+
     def test_stop_that_takes_long(self, call):
         """A job that still saves when the time is over is told of, with exit code 1."""
         server = FakeServer(job())
