@@ -45,6 +45,8 @@ BUNDLED: Final = (
         "CUDA (NVIDIA's terms)",
     ),
 )
+GROUP: Final = re.compile(r"(?:^|(?<=\()|(?<=OR\s)|(?<=AND\s))\(([^()]+)\)")  # not what explains a name
+NAMES: Final[dict[Kind, str]] = {"permissive": "MIT", "weak copyleft": "MPL", "copyleft": "GPL", "unknown": "?"}
 LONGEST: Final = 60
 FILES: Final = re.compile(r"licen[cs]e|copying", re.IGNORECASE)
 
@@ -168,8 +170,13 @@ def kind_of(text: str) -> Kind:
     """What a licence asks for: the mildest of alternatives (OR), the strictest of those that hold together (AND)."""
     if not text:
         return "unknown"
-    alternatives = re.split(r"\s+OR\s+", text.strip("()"))
-    return min((_of_all(each) for each in alternatives), key=WORST.index)
+    while group := GROUP.search(text):  # the innermost first, by a word that stands for what it comes to
+        text = text[: group.start()] + NAMES[_of_alternatives(group[1])] + text[group.end() :]
+    return _of_alternatives(text)
+
+
+def _of_alternatives(text: str) -> Kind:
+    return min((_of_all(each) for each in re.split(r"\s+OR\s+", text)), key=WORST.index)
 
 
 def _of_all(text: str) -> Kind:

@@ -8,10 +8,16 @@ from pathlib import Path
 from tests.fuzz.isolated import Target, examine
 
 
+def _count(text: str) -> int:
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return int(text)
+
+
 def run(target: Target, *, inputs: int, prepare: Callable[[], None], tidy: Callable[[], None]) -> int:
     """Judge the inputs, print the table, and give 1 if any had a fault; ``prepare`` before, ``tidy`` afterwards."""
     parser = argparse.ArgumentParser(description=f"Damaged inputs for {target.name}.")
-    parser.add_argument("--inputs", type=int, default=inputs, metavar="N")
+    parser.add_argument("--inputs", type=_count, default=inputs, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first input")
     parser.add_argument("--only", type=int, metavar="N", help="judge this input alone")

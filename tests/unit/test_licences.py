@@ -33,6 +33,11 @@ from study.doctor.licences import kind_of
         ("ask the authors", "unknown"),
         ("MIT AND ask the authors", "unknown"),
         ("LicenseRef-Proprietary", "unknown"),
+        ("(MIT OR Apache-2.0) AND GPL-3.0-only", "copyleft"),
+        ("((MIT) OR (GPL-3.0-only)) AND LGPL-2.1-only", "weak copyleft"),
+        ("MIT OR (GPL-3.0-only AND BSD-3-Clause)", "permissive"),
+        ("GPL-2.0-only AND (MIT OR BSD-3-Clause)", "copyleft"),
+        ("BSD License (3-clause)", "permissive"),
     ],
 )
 def test_kinds(text, kind):
