@@ -205,6 +205,24 @@ class TestFollow:
         assert (out, exit_code_of(last)) == ("a\nb\n", 3)
         assert notes == ["no Ray cluster answers; trying again"]
 
+    def test_proxy_without_websockets(self, monkeypatch):
+        """The log that cannot be followed is asked for instead, to the job's end, however long that takes."""
+        monkeypatch.setattr("study.cli.following.PATIENCE_S", 100.0)
+        clock = iter(range(0, 10_000, 40))
+        monkeypatch.setattr("study.cli.following.time.monotonic", lambda: float(next(clock)))
+        faults = [EnvironmentFault("does not give the log: status 404", "x") for _ in range(20)]
+        server = FakeServer(job(), log=self.LOG, chunks=faults)
+
+        def wait(seconds):
+            server.text += "line\n"
+            if server.text.count("line") == 9:
+                become(job("succeeded", exit_code=0))(server)
+
+        out, notes = [], []
+        last = follow_job(server, job(), write=out.append, note=notes.append, wait=wait)
+        assert (last.state, "".join(out)) == ("succeeded", "line\n" * 9)
+        assert notes == ["does not give the log: status 404; trying again"]
+
     def test_last_words(self):
         """What was printed between Ray's last look at the log and the job's end is shown: often it is the reason."""
 
