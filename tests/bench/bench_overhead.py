@@ -20,6 +20,7 @@ import ray
 import torch
 
 from study.config import apply_params, load_config
+from study.data.augment import tune_malloc
 from study.distributed.cluster import connected
 from study.distributed.loading import TASK_CPUS
 from study.distributed.runs import build_run, evaluate_best
@@ -103,6 +104,7 @@ def seconds_of_training(config, spots, folder):
 
 def seconds_when_warm(config, spots, count, folder):
     """Seconds and losses of the first ``count`` trials, after one that starts processes and imports modules."""
+    tune_malloc()  # as a slot's worker does: large batches are as fast as there
     seconds_of_training(config, dict(list(spots.items())[:1]), folder / "warm")
     return seconds_of_training(config, dict(list(spots.items())[:count]), folder / "alone")
 
