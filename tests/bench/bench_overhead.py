@@ -57,7 +57,7 @@ class Case:
     draws: int
 
 
-CASES = {"2 s": Case(trials=100, alone=40, draws=256), "60 s": Case(trials=8, alone=2, draws=4_000)}
+CASES = {"2 s": Case(trials=100, alone=40, draws=256), "60 s": Case(trials=8, alone=2, draws=8_000)}
 
 
 def seconds_of_study(folder):

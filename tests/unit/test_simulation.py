@@ -184,9 +184,9 @@ def test_a_pilot_becomes_a_prediction():
 
 
 def test_beside_a_recorded_study():
-    """A hundred trials of two seconds took a tenth longer than simulated at most; docs/at-scale.md says by how much."""
+    """A hundred trials of two seconds took a sixth longer than simulated; docs/at-scale.md says by how much."""
     off = recorded_s() / RECORDED["study_s"] - 1
-    assert -0.1 < off < 0
+    assert -0.15 < off < 0
     text = (Path(__file__).parents[2] / "docs" / "at-scale.md").read_text(encoding="utf-8")
     assert f"short by {-off:.0%}" in text
     assert f"gives {recorded_s():.0f} s" in text
