@@ -515,11 +515,11 @@ class TestStopping:
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
             def work(stop):
                 os.kill(os.getpid(), signal.SIGHUP)
-                return stop.wait(1)
+                return stop.wait(float(sys.argv[2]))
             print(run_until_done(work, note=lambda text: None, poll_s=0.02))
         """
-        for how, stopped in (("nohup", "False\n"), ("plain", "True\n")):
-            command = [sys.executable, "-c", textwrap.dedent(code), how]
+        for how, seconds, stopped in (("nohup", "0.5", "False\n"), ("plain", "60", "True\n")):
+            command = [sys.executable, "-c", textwrap.dedent(code), how, seconds]
             assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stopped
 
     def test_an_alarm_of_a_library_does_not_end_the_work(self):
