@@ -121,12 +121,17 @@ def started(cli, small_file, name, env):
 
 
 def look(seen, pids):
-    """Add to what processes show: the words that they were started with or their titles, and their environments."""
+    """Add to what processes show: the words that they were started with or their titles, and their environments.
+
+    A process between its fork and its own program still shows the words and the environment of the driver.
+    """
     for pid in pids:
         shown, known = seen.setdefault(pid, (set(), set()))
-        known.add(environment(pid))
         with contextlib.suppress(OSError):
-            shown.add(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            shown.add(words)
+            if "\0run\0" not in words:
+                known.add(environment(pid))
 
 
 def of_workers(seen):
